@@ -1,0 +1,172 @@
+"""What operators and tools do with topics and groups, the same on every backend."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self
+
+from eventbus_core.backend import BackendAdmin, GroupInfo, PartitionLag, TopicInfo
+from eventbus_core.errors import Closed, UsageError
+from eventbus_core.forking import generation, refuse_fork
+from eventbus_core.records import Delivery, Position, Where
+from eventbus_core.validation import check_group, check_topic, check_where
+
+_READ_RECORDS = 500
+
+
+class Admin:
+    """Opened by ``EventBus.admin``; connects with the first call. Thread-safe: calls wait for each other.
+
+    Every call is finished, and its effect visible to all, when it returns. Raises ``Unavailable``, ``AccessDenied``,
+    and what the methods say.
+    """
+
+    def __init__(self, connect: Callable[[], BackendAdmin], read_timeout: float) -> None:
+        self._connect = connect
+        self._read_timeout = read_timeout
+        self._lock = threading.Lock()
+        self._admin: BackendAdmin | None = None
+        self._closed = False
+        self._opened_in = generation()
+
+    def create_topic(self, topic: str, partitions: int = 4) -> None:
+        """Create a topic; if it exists with as many partitions, nothing. ``Conflict``: with another number."""
+        check_topic(topic)
+        if partitions < 1:
+            raise UsageError(f"a topic has at least 1 partition, not {partitions}")
+        with self._lock:
+            self._opened().create_topic(topic, partitions)
+
+    def delete_topic(self, topic: str) -> None:
+        """Delete a topic with its records and all groups' positions in it. ``NotFound``."""
+        check_topic(topic)
+        with self._lock:
+            self._opened().delete_topic(topic)
+
+    def topics(self) -> Sequence[str]:
+        """The names of all topics, sorted."""
+        with self._lock:
+            return self._opened().topics()
+
+    def describe_topic(self, topic: str) -> TopicInfo:
+        """Partitions, first and end positions, retention. ``NotFound``."""
+        check_topic(topic)
+        with self._lock:
+            return self._opened().describe_topic(topic)
+
+    def groups(self) -> Sequence[GroupInfo]:
+        """All groups, sorted by name."""
+        with self._lock:
+            return self._opened().groups()
+
+    def lag(self, group: str, topic: str | None = None) -> Sequence[PartitionLag]:
+        """Unsettled records per partition, exact; of all the group's topics when ``topic`` is None. ``NotFound``."""
+        check_group(group)
+        with self._lock:
+            admin = self._opened()
+            if topic is not None:
+                return admin.lag(group, check_topic(topic))
+            topics = [name for each in admin.groups() if each.name == group for name in each.topics]
+            return [lag for name in topics for lag in admin.lag(group, name)]
+
+    def set_position(self, group: str, topic: str, to: Where, *, partition: int | None = None) -> None:
+        """Move a group that has no members now (in one partition, or in all), making it if need be.
+
+        ``Conflict``: it has members; let one of them ``seek`` instead. ``NotFound``: no such topic or partition.
+        """
+        check_group(group)
+        check_topic(topic)
+        check_where(to)
+        with self._lock:
+            admin = self._opened()
+            count = admin.describe_topic(topic).partitions
+            for each in range(count) if partition is None else [partition]:
+                admin.set_position(group, topic, each, to)
+
+    def delete_group(self, group: str) -> None:
+        """Forget a group's positions. ``Conflict``: it has members. ``NotFound``."""
+        check_group(group)
+        with self._lock:
+            self._opened().delete_group(group)
+
+    def read(self, topic: str, start: Where, *, follow: bool) -> Iterator[Delivery]:
+        """For ``EventBus.read``."""
+        check_topic(topic)
+        check_where(start)
+        info = self.describe_topic(topic)
+        cursors = [_Cursor(self, topic, partition, start, info.ends[partition]) for partition in range(info.partitions)]
+        for cursor in cursors:
+            yield from cursor.to_end()
+        while follow:
+            for cursor in cursors:
+                yield from cursor.step(self._read_timeout / 10 / len(cursors))
+
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
+        if self._opened_in != generation():
+            return
+        with self._lock:
+            self._closed = True
+            admin, self._admin = self._admin, None
+            if admin is not None:
+                admin.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _opened(self) -> BackendAdmin:
+        refuse_fork(self._opened_in, "admin")
+        if self._closed:
+            raise Closed("this admin was closed; ask the bus for another")
+        if self._admin is None:
+            self._admin = self._connect()
+        return self._admin
+
+    def _read(self, topic: str, partition: int, start: Where, timeout: float | None) -> Sequence[Delivery]:
+        with self._lock:
+            return self._opened().read(
+                topic, partition, start, _READ_RECORDS, self._read_timeout if timeout is None else timeout
+            )
+
+
+class _Cursor:
+    """Reading one partition without a group."""
+
+    def __init__(self, admin: Admin, topic: str, partition: int, start: Where, end: Position | None) -> None:
+        self._admin = admin
+        self._topic = topic
+        self._partition = partition
+        # "latest" is where the partition ended at the call, not at each later step.
+        self._next: Where = end if start == "latest" and end is not None else start
+        self._last: Position | None = None
+        self._end = end
+
+    def to_end(self) -> Iterator[Delivery]:
+        """Everything up to the end seen at the call."""
+        while self._end is not None and not (self._next == self._end or self._reached()):
+            batch = self._admin._read(self._topic, self._partition, self._next, None)  # noqa: SLF001
+            new = [each for each in self._new(batch) if each.position < self._end]
+            yield from new
+            if not new:
+                return
+
+    def step(self, timeout: float) -> Iterator[Delivery]:
+        """What has come since."""
+        yield from self._new(self._admin._read(self._topic, self._partition, self._next, timeout))  # noqa: SLF001
+
+    def _reached(self) -> bool:
+        """Whether the last record read is the last before the end."""
+        last = self._last
+        return last is not None and self._end is not None and Position(*last[:-1], last[-1] + 1) >= self._end
+
+    def _new(self, batch: Sequence[Delivery]) -> list[Delivery]:
+        new = [each for each in batch if self._last is None or each.position > self._last]
+        if new:
+            # Positions have no successor that all brokers know: begin at the last one read and leave it out.
+            self._last = new[-1].position
+            self._next = self._last
+        return new

@@ -1,0 +1,220 @@
+"""The bus: opens the backend that the configuration names and owns everything opened through it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import threading
+import uuid
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Self, TypeVar
+
+from eventbus_core import envelope
+from eventbus_core.admin import Admin
+from eventbus_core.backend import Backend, Group
+from eventbus_core.capabilities import Capabilities
+from eventbus_core.consumer import Consumer
+from eventbus_core.errors import Closed, Unsupported, UsageError
+from eventbus_core.events import Event, declaration_of
+from eventbus_core.forking import generation
+from eventbus_core.hooks import Hooks, fan_out
+from eventbus_core.intake import Intake
+from eventbus_core.loading import load
+from eventbus_core.producer import Producer
+from eventbus_core.receipts import Receipt
+from eventbus_core.records import Delivery, Record, Start, Where
+from eventbus_core.settings import Settings
+from eventbus_core.validation import check_group, check_topic, check_where, record_size
+
+T = TypeVar("T")
+
+_open_buses: weakref.WeakSet[EventBus] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    for bus in list(_open_buses):
+        bus.close()
+
+
+class EventBus:
+    """One backend, chosen in configuration. Thread-safe; connects when something is first used.
+
+    ``target`` is a URL (``redis://localhost``), ``Settings``, a backend object, or None for the environment and
+    ``eventbus.toml``. Raises ``SettingsError`` or ``LoadError``; does no I/O. Closes all that was opened through it, at
+    the latest when the interpreter exits. In a forked child it opens clients of its own; what was opened through it
+    before the fork raises ``Forked`` there.
+    """
+
+    def __init__(self, target: str | Settings | Backend[Any] | None = None, /, *, hooks: Sequence[Hooks] = ()) -> None:
+        if isinstance(target, Backend):
+            self.settings = Settings()
+            self._backend: Backend[Any] = target
+            self._own: tuple[type[Backend[Any]], Any] = (type(target), target.settings)
+        else:
+            self.settings = _settings_of(target)
+            kind = load(self.settings.backend)
+            self._own = (kind, self.settings.backend_settings())
+            self._backend = kind(self._own[1])
+        self._hooks = fan_out(hooks)
+        self._lock = threading.RLock()
+        self._opened: weakref.WeakSet[Producer | Consumer | Admin] = weakref.WeakSet()
+        self._shared_producer: Producer | None = None
+        self._closed = False
+        self._opened_in = generation()
+        _open_buses.add(self)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend can do and promises."""
+        return self._backend.capabilities
+
+    def publish(
+        self, data: object, *, topic: str | None = None, key: str | None = None, wait_seconds: float | None = None
+    ) -> Receipt:
+        """Send an event: data of a class declared with ``event_type``, or an ``Event`` to state id, time or subject.
+
+        ``topic`` and ``key`` override the declaration. Does not wait for the broker; see ``Producer.send`` for the full
+        buffer. A failure is logged and told to the hooks even when nobody reads the receipt.
+        """
+        event = data if isinstance(data, Event) else Event(data)
+        declaration = declaration_of(event.data.__class__)
+        record = envelope.encode(event, declaration, self.settings.source, topic=topic, key=key)
+        check_topic(record.topic)
+        size = record_size(record, self.capabilities.max_record_bytes)
+        return self._publisher().send_record(record, size, wait_seconds)
+
+    def producer(self) -> Producer:
+        """A producer of records, with a buffer and a thread of its own."""
+        with self._lock:
+            self._ready()
+            create = self._backend.settings.create_topics
+            producer = Producer(
+                self._backend,
+                max_records=self.settings.send_buffer_records,
+                max_bytes=self.settings.send_buffer_bytes,
+                wait_seconds=self.settings.send_wait_seconds,
+                hooks=self._hooks,
+                prepare_topic=self._create_missing if create else None,
+            )
+            self._opened.add(producer)
+            return producer
+
+    def consumer(
+        self,
+        *topics: str,
+        group: str,
+        start: Start = "earliest",
+        max_unacked: int = 1000,
+        on_gap: Literal["continue", "stop"] = "continue",
+    ) -> Consumer:
+        """Join a group on one or more topics.
+
+        Blocks until the group has durable positions: what is sent from now on reaches it. ``start`` acts only where the
+        group had none. ``max_unacked`` bounds the records taken from the broker and not acked. When records vanished
+        before the group settled them, ``on_gap`` says whether to go on (logged, told to the hooks) or to raise
+        ``PositionGone``. Raises ``NotFound``, ``Unavailable``, ``AccessDenied``.
+        """
+        if not topics:
+            raise UsageError("a consumer needs at least one topic")
+        if max_unacked < 1:
+            raise UsageError(f"max_unacked must be at least 1, not {max_unacked}")
+        names = tuple(dict.fromkeys(map(check_topic, topics)))
+        check_where(start)
+        if start not in {"earliest", "latest"} and not self.capabilities.seek_by_time:
+            raise Unsupported(
+                f"backend {self._backend.name!r} cannot start at a point in time", capability="seek_by_time"
+            )
+        with self._lock:
+            self._ready()
+            backend = self._backend
+        if backend.settings.create_topics:
+            for name in names:
+                self._create_missing(name)
+        member = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        joining = Group(check_group(group), names, start, member, self.settings.drain_seconds)
+        consumer = Consumer(
+            Intake(backend, joining, max_unacked=max_unacked, on_gap=on_gap, hooks=self._hooks), backend.capabilities
+        )
+        with self._lock:
+            if not self._closed:
+                self._opened.add(consumer)
+                return consumer
+        consumer.close()
+        raise Closed("this bus was closed meanwhile")
+
+    def read(self, topic: str, *, start: Where = "earliest", follow: bool = False) -> Iterator[Delivery]:
+        """Look without a group: in order per partition, up to the ends seen at the call, or for ever."""
+        with self.admin() as admin:
+            yield from admin.read(topic, start, follow=follow)
+
+    def decode(self, record: Record | Delivery, into: type[T]) -> Event[T]:
+        """The typed event in a record. ``DecodeError``: not an event, or not of that type."""
+        if isinstance(record, Delivery):
+            return envelope.decode(record.record, into, attempt=record.delivery_count, delivery=record)
+        return envelope.decode(record, into)
+
+    def admin(self) -> Admin:
+        """Topics, groups, lag and positions."""
+        with self._lock:
+            self._ready()
+            admin = Admin(self._backend.admin, self._backend.settings.request_timeout_seconds)
+            self._opened.add(admin)
+            return admin
+
+    def close(self, timeout: float | None = None) -> None:
+        """Close what was opened through the bus, producers last; each gets at most ``timeout`` seconds. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            _open_buses.discard(self)
+            opened = list(self._opened)
+        if self._opened_in != generation():
+            return  # never end the parent's clients: that hangs
+        for each in sorted(opened, key=lambda item: isinstance(item, Producer)):
+            if isinstance(each, Admin):
+                each.close()
+            else:
+                each.close(timeout)
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _publisher(self) -> Producer:
+        producer = self._shared_producer
+        if producer is not None and self._opened_in == generation():
+            return producer
+        with self._lock:
+            self._ready()
+            if self._shared_producer is None:
+                self._shared_producer = self.producer()
+            return self._shared_producer
+
+    def _ready(self) -> None:
+        """With the lock held: refuse a closed bus; after a fork begin anew, leaving the parent's clients alone."""
+        if self._closed:
+            raise Closed("this bus was closed; open another")
+        if self._opened_in != generation():
+            kind, settings = self._own
+            self._backend = kind(settings)
+            self._opened = weakref.WeakSet()
+            self._shared_producer = None
+            self._opened_in = generation()
+
+    def _create_missing(self, topic: str) -> None:
+        with Admin(self._backend.admin, self._backend.settings.request_timeout_seconds) as admin:
+            if topic not in admin.topics():
+                admin.create_topic(topic, self._backend.settings.default_partitions)
+
+
+def _settings_of(target: str | Settings | None) -> Settings:
+    if isinstance(target, Settings):
+        return target
+    return Settings.load() if target is None else Settings.from_url(target)

@@ -1,0 +1,210 @@
+"""Core's side of consuming, over polls that the test writes: drains, acks, losses, gaps, outages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from eventbus_core import (
+    BrokerError,
+    Closed,
+    Consumer,
+    Delivery,
+    Hooks,
+    Position,
+    PositionGone,
+    Unavailable,
+    UsageError,
+)
+from eventbus_core.backend import Assigned, Gap, Group, Lost, Polled, Revoking
+from eventbus_core.intake import Intake
+from eventbus_core.records import Assignment
+from tests.scripted import ScriptedBackend, ScriptedConsumer, deliveries
+from tests.waiting import wait_until
+
+
+class Rig:
+    def __init__(self, max_unacked: int = 100, on_gap: str = "continue") -> None:
+        backend = ScriptedBackend()
+        self.scripted: ScriptedConsumer = backend.scripted_consumer
+        self.late: list[Delivery] = []
+        rig = self
+
+        class Telling(Hooks):
+            def late_ack(self, delivery: Delivery) -> None:
+                rig.late.append(delivery)
+
+        group = Group("g", ("t",), "earliest", "me", 5.0)
+        intake = Intake(backend, group, max_unacked=max_unacked, on_gap=on_gap, hooks=Telling())  # type: ignore[arg-type]
+        self.consumer = Consumer(intake, backend.capabilities)
+        self.hold = Assignment("t", 0, 1)
+
+    def deliver(self, *positions: int) -> None:
+        self.scripted.script.append(Polled(deliveries=deliveries(self.hold, positions)))
+
+    def assign(self) -> None:
+        self.scripted.script.append(Polled([Assigned(self.hold)]))
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.consumer.close()
+
+
+def test_acks_in_any_order_reach_the_backend_as_prefixes(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0, 1, 2)
+    first, second, third = rig.consumer.receive(timeout=5)
+    rig.consumer.ack(third)
+    assert rig.consumer.flush(0.2) == 0
+    assert rig.scripted.acked == []
+    rig.consumer.ack(first, second)
+    assert rig.consumer.flush(5) == 0
+    assert rig.scripted.acked[-1] is third
+
+
+def test_a_revoked_partition_is_released_only_when_the_user_is_done_with_it(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0, 1, 2, 3)
+    received = rig.consumer.receive(max_records=2, timeout=5)
+    rig.scripted.script.append(Polled([Revoking(rig.hold, time.monotonic() + 60)]))
+    wait_until(lambda: not rig.consumer.assignments, 5, what="the partition being revoked")
+    assert rig.consumer.receive(timeout=0.1) == []  # the other two are another's now
+    assert rig.scripted.released == []
+    assert received[0].owned
+    rig.consumer.ack(*received)
+    wait_until(lambda: rig.scripted.released, 5, what="the release")
+    assert rig.scripted.acked[-1] is received[1]
+    assert rig.scripted.calls[-2:] == ["ack", "release"]
+    assert not received[0].owned
+
+
+def test_at_the_deadline_a_revoked_partition_goes_and_late_acks_change_nothing(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0, 1)
+    received = rig.consumer.receive(timeout=5)
+    rig.consumer.ack(received[0])
+    rig.scripted.script.append(Polled([Revoking(rig.hold, time.monotonic() + 0.1)]))
+    wait_until(lambda: rig.scripted.released, 5, what="the release at the deadline")
+    assert rig.scripted.acked[-1] is received[0]
+    rig.consumer.ack(received[1])
+    assert rig.late == [received[1]]
+    assert received[1] not in rig.scripted.acked
+
+
+def test_a_lost_partition_takes_its_buffer_along(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0, 1, 2)
+    received = rig.consumer.receive(max_records=1, timeout=5)
+    rig.scripted.script.append(Polled([Lost(rig.hold, "taken")]))
+    wait_until(lambda: not rig.consumer.assignments, 5, what="the loss")
+    assert rig.consumer.receive(timeout=0.05) == []
+    rig.consumer.ack(*received)
+    assert rig.late == received
+    assert rig.scripted.acked == []
+    assert rig.scripted.released == []
+
+
+def test_an_expired_hold_hands_out_nothing_even_before_the_loss_is_told(rig: Rig) -> None:
+    rig.assign()
+    rig.hold.valid_until = 0.0
+    rig.deliver(0)
+    assert rig.consumer.receive(timeout=0.2) == []
+
+
+def test_no_more_than_max_unacked_is_taken() -> None:
+    rig = Rig(max_unacked=4)
+    rig.assign()
+    rig.deliver(0, 1, 2, 3)
+    received = rig.consumer.receive(timeout=5)
+    rig.deliver(4, 5)
+    assert rig.consumer.receive(timeout=0.1) == []
+    rig.consumer.ack(received[0], received[1])
+    assert [each.position for each in rig.consumer.receive(timeout=5)] == [Position(4), Position(5)]
+    rig.consumer.close()
+
+
+def test_paused_partitions_keep_what_was_buffered_for_later_in_order(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0, 1, 2)
+    rig.consumer.receive(max_records=1, timeout=5)
+    rig.consumer.pause("t", 0)
+    rig.deliver(3)
+    assert rig.consumer.receive(timeout=0.1) == []
+    wait_until(lambda: rig.hold in rig.scripted.paused, 5, what="the backend being told")
+    rig.consumer.resume()
+    received: list[Delivery] = []
+
+    def all_three() -> bool:
+        received.extend(rig.consumer.receive(timeout=0.1))
+        return len(received) == 3
+
+    wait_until(all_three, 5, what="the rest")
+    assert [each.position[0] for each in received] == [1, 2, 3]
+
+
+def test_seek_voids_earlier_deliveries(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0)
+    received = rig.consumer.receive(timeout=5)
+    rig.consumer.seek("earliest")
+    assert not received[0].owned
+    rig.consumer.ack(*received)
+    assert rig.late == received
+    with pytest.raises(UsageError, match="holds no partition 7"):
+        rig.consumer.seek("earliest", partition=7)
+
+
+def test_a_gap_stops_the_consumer_when_asked_to() -> None:
+    rig = Rig(on_gap="stop")
+    rig.assign()
+    rig.scripted.script.append(Polled([Gap(rig.hold, Position(3), Position(9), "trimmed")]))
+    with pytest.raises(PositionGone, match=r"after 3.*next is 9.*trimmed"):
+        rig.consumer.receive(timeout=5)
+    rig.consumer.close()
+    assert rig.scripted.closed
+
+
+def test_an_outage_is_survived_and_another_error_ends_the_consumer(rig: Rig) -> None:
+    rig.assign()
+    rig.scripted.script.append(Unavailable("away"))
+    rig.deliver(0)
+    assert len(rig.consumer.receive(timeout=5)) == 1
+    rig.scripted.script.append(BrokerError("broken"))
+    with pytest.raises(BrokerError, match="broken"):
+        rig.consumer.receive(timeout=5)
+
+
+def test_a_long_outage_is_raised_and_the_consumer_goes_on_trying(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventbus_core.intake.REPORT_OUTAGE_SECONDS", 0.1)
+    rig.assign()
+    rig.scripted.script.extend(Unavailable("away") for _ in range(8))
+    with pytest.raises(Unavailable, match="still trying"):
+        rig.consumer.receive(timeout=5)
+    rig.deliver(0)
+
+    def delivered() -> bool:
+        try:
+            return bool(rig.consumer.receive(timeout=0.1))
+        except Unavailable:
+            return False
+
+    wait_until(delivered, 10, what="a delivery after the outage")
+
+
+def test_close_sends_the_last_acks_and_leaves(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0, 1)
+    received = rig.consumer.receive(timeout=5)
+    rig.consumer.ack(*received)
+    rig.consumer.close()
+    rig.consumer.close()
+    assert rig.scripted.acked[-1] is received[1]
+    assert rig.scripted.closed
+    assert not received[0].owned
+    with pytest.raises(Closed):
+        rig.consumer.receive()

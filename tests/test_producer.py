@@ -1,0 +1,204 @@
+"""The producer that users hold: outcomes, deadlines, the bounded buffer, closing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+from eventbus_core import (
+    AccessDenied,
+    BrokerError,
+    BufferFull,
+    Closed,
+    Hooks,
+    InvalidRecord,
+    Producer,
+    SendError,
+    SendFailed,
+    SendUnknown,
+    Stored,
+    TooLarge,
+    Unavailable,
+)
+from tests.scripted import ScriptedBackend, failed, stored
+from tests.waiting import wait_until
+
+
+def producer_on(backend: ScriptedBackend, *, max_records: int = 100, hooks: Hooks | None = None) -> Producer:
+    return Producer(
+        backend, max_records=max_records, max_bytes=10_000, wait_seconds=0.2, hooks=hooks or Hooks(), prepare_topic=None
+    )
+
+
+def test_records_reach_the_backend_in_order_and_settle() -> None:
+    backend = ScriptedBackend(stored)
+    with producer_on(backend, max_records=1000) as producer:
+        receipts = [producer.send("t", b"%d" % n, key=b"k") for n in range(500)]
+        assert producer.flush(5) == 0
+        assert [receipt.result(0).topic for receipt in receipts] == ["t"] * 500
+    assert [each.record.value for each in backend.producers[0].taken] == [b"%d" % n for n in range(500)]
+    assert backend.producers[0].closed
+
+
+def test_a_refused_record_fails_and_is_told_to_the_hooks() -> None:
+    told: list[tuple[str, SendError]] = []
+
+    class Telling(Hooks):
+        def send_failed(self, topic: str, error: SendError) -> None:
+            told.append((topic, error))
+
+    with producer_on(ScriptedBackend(failed), hooks=Telling()) as producer:
+        receipt = producer.send("t", b"x")
+        with pytest.raises(SendFailed):
+            receipt.result(5)
+    assert [topic for topic, _ in told] == ["t"]
+
+
+def test_what_was_handed_over_is_unknown_at_the_deadline_and_a_new_backend_producer_goes_on() -> None:
+    backend = ScriptedBackend(lambda _: None, send_timeout_seconds=0.2)
+    with producer_on(backend) as producer:
+        receipt = producer.send("t", b"x")
+        with pytest.raises(SendUnknown, match=r"within 0\.2 s"):
+            receipt.result(5)
+        backend.answer = stored
+        assert isinstance(producer.send("t", b"y").result(5), Stored)
+    assert backend.producers[0].closed
+    assert len(backend.producers) == 2
+
+
+def test_while_the_broker_cannot_be_reached_a_record_waits_and_then_fails_for_certain() -> None:
+    backend = ScriptedBackend(stored, refuse=Unavailable("nobody there"), send_timeout_seconds=0.3)
+    with producer_on(backend) as producer:
+        with pytest.raises(SendFailed, match=r"within 0\.3 s"):
+            producer.send("t", b"x").result(5)
+        receipt = producer.send("t", b"y")
+        backend.refuse = None
+        assert isinstance(receipt.result(5), Stored)
+
+
+def test_refused_credentials_fail_at_once() -> None:
+    backend = ScriptedBackend(stored, refuse=AccessDenied("wrong password"))
+    with producer_on(backend) as producer:
+        with pytest.raises(SendFailed, match="wrong password") as caught:
+            producer.send("t", b"x").result(5)
+        assert isinstance(caught.value.__cause__, AccessDenied)
+
+
+def test_after_a_fatal_error_what_was_handed_over_is_unknown() -> None:
+    backend = ScriptedBackend(lambda _: None)
+    with producer_on(backend) as producer:
+        receipt = producer.send("t", b"x")
+        wait_until(lambda: backend.producers and backend.producers[0].taken, 5, what="the record handed over")
+        backend.producers[0].trouble.append(BrokerError("fatal"))
+        with pytest.raises(SendUnknown, match="fatal"):
+            receipt.result(5)
+
+
+def test_a_full_buffer_makes_send_wait_then_raise_and_takes_nothing() -> None:
+    backend = ScriptedBackend(lambda _: None, send_timeout_seconds=60)
+    producer = producer_on(backend, max_records=3)
+    for n in range(3):
+        producer.send("t", b"%d" % n)
+    with pytest.raises(BufferFull, match="3 records"):
+        producer.send("t", b"3")
+    backend.answer = stored
+    producer.send("t", b"4", wait_seconds=5)
+    producer.close(5)
+    assert [each.record.value for each in backend.producers[0].taken] == [b"0", b"1", b"2", b"4"]
+
+
+def test_a_full_buffer_raises_at_once_in_an_event_loop() -> None:
+    backend = ScriptedBackend(lambda _: None, send_timeout_seconds=60)
+    producer = producer_on(backend, max_records=1)
+    producer.send("t", b"0")
+
+    async def send() -> None:
+        producer.send("t", b"1", wait_seconds=60)
+
+    with pytest.raises(BufferFull, match="within 0 s"):
+        asyncio.run(asyncio.wait_for(send(), 5))
+    producer.close(0)
+
+
+def test_close_settles_everything_and_is_idempotent() -> None:
+    backend = ScriptedBackend(lambda _: None, send_timeout_seconds=60)
+    producer = producer_on(backend)
+    receipt = producer.send("t", b"x")
+    wait_until(lambda: backend.producers and backend.producers[0].taken, 5, what="the record handed over")
+    producer.close(0.1)
+    producer.close(0.1)
+    with pytest.raises(SendUnknown, match="closed"):
+        receipt.result(0)
+    with pytest.raises(Closed):
+        producer.send("t", b"y")
+
+
+def test_flush_says_how_many_are_open() -> None:
+    backend = ScriptedBackend(lambda _: None, send_timeout_seconds=60)
+    producer = producer_on(backend)
+    for _ in range(4):
+        producer.send("t", b"x")
+    assert producer.flush(0.05) == 4
+    backend.answer = stored
+    assert producer.flush(5) == 0
+    producer.close()
+
+
+def test_an_open_receipt_times_out_and_stays_open() -> None:
+    backend = ScriptedBackend(lambda _: None, send_timeout_seconds=60)
+    with producer_on(backend) as producer:
+        receipt = producer.send("t", b"x")
+        with pytest.raises(TimeoutError):
+            receipt.result(0.05)
+        assert not receipt.done()
+        backend.answer = stored
+        assert isinstance(receipt.result(5), Stored)
+
+
+def test_callbacks_run_before_and_after_settling() -> None:
+    called = threading.Event()
+    with producer_on(ScriptedBackend(stored)) as producer:
+        receipt = producer.send("t", b"x")
+        receipt.add_done_callback(lambda _: called.set())
+        assert called.wait(5)
+        late: list[object] = []
+        receipt.add_done_callback(late.append)
+        assert late == [receipt]
+
+
+def test_a_receipt_can_be_awaited() -> None:
+    with producer_on(ScriptedBackend(stored)) as producer:
+
+        async def send() -> Stored:
+            return await producer.send("t", b"x")
+
+        assert asyncio.run(asyncio.wait_for(send(), 5)).topic == "t"
+
+
+def test_a_record_that_no_broker_can_carry_is_refused_before_any_io() -> None:
+    backend = ScriptedBackend(stored)
+    producer = producer_on(backend)
+    limit = backend.capabilities.max_record_bytes
+    refused = [
+        ("bad topic", b"x", {}),
+        ("", b"x", {}),
+        ("t-partition-1", b"x", {}),
+        ("t", "text", {}),
+        ("t", b"x", {"key": "text"}),
+        ("t", b"x", {"headers": [("a\0b", b"")]}),
+        ("t", b"x", {"headers": [("a", "text")]}),
+        ("t", b"x", {"headers": [("\ud800", b"")]}),
+        ("t", b"x", {"headers": ["ab"]}),
+        ("t", b"x", {"timestamp": datetime(2026, 1, 1)}),  # noqa: DTZ001
+        ("t", b"x", {"timestamp": datetime(1969, 1, 1, tzinfo=UTC)}),
+    ]
+    for topic, value, more in refused:
+        with pytest.raises(InvalidRecord):
+            producer.send(topic, value, **more)  # type: ignore[arg-type]
+    with pytest.raises(TooLarge, match=str(limit)):
+        producer.send("t", b"x" * (limit + 1))
+    producer.close()
+    assert not backend.producers
