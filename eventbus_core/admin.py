@@ -96,8 +96,9 @@ class Admin:
         check_where(start)
         info = self.describe_topic(topic)
         cursors = [_Cursor(self, topic, partition, start, info.ends[partition]) for partition in range(info.partitions)]
-        for cursor in cursors:
-            yield from cursor.to_end()
+        for cursor, first, end in zip(cursors, info.firsts, info.ends, strict=True):
+            if first is not None and first != end:  # an empty partition would cost a timeout of waiting
+                yield from cursor.to_end()
         while follow:
             for cursor in cursors:
                 yield from cursor.step(self._read_timeout / 10 / len(cursors))
@@ -141,7 +142,7 @@ class _Cursor:
         self._topic = topic
         self._partition = partition
         # "latest" is where the partition ended at the call, not at each later step.
-        self._next: Where = end if start == "latest" and end is not None else start
+        self._next: Where = start if start != "latest" else ("earliest" if end is None else end)
         self._last: Position | None = None
         self._end = end
 

@@ -45,7 +45,7 @@ def event_type(
 
     Args:
         name: The CloudEvents ``type``, such as ``org.example.orders.order.paid.v1``.
-        topic: Where it is published, without the prefix that settings may add.
+        topic: Where it is published.
         key: The entity whose events stay in order: the name of an attribute (str, int or UUID), or a function of the
             data. None: no key, no order.
         codec: How the data is written; by default JSON, through pydantic for models and dataclasses and through

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -11,6 +12,7 @@ from eventbus_core.errors import SettingsError
 from eventbus_core.loading import nearest
 
 R = TypeVar("R")
+_QUOTED = re.compile(r"""(["'])(.+?)\1""")
 
 
 def validated(
@@ -23,10 +25,23 @@ def validated(
     try:
         return build()
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
+        found = error.errors(include_url=False, include_context=False)
     # Raised out here, so that the error of pydantic, which quotes the values, is not even its context.
-    problems = [_problem(kind, block, tuple(map(str, one["loc"])), one["type"], one["msg"], origin) for one in found]
+    problems = [
+        _problem(kind, block, tuple(map(str, one["loc"])), one["type"], _told(one["msg"], one["input"]), origin)
+        for one in found
+    ]
     raise SettingsError("; ".join(problems), backend=block)
+
+
+def _told(message: str, given: object) -> str:
+    """The message without the parts of the value that it quotes.
+
+    What a plugin's validator raises may quote them: urllib says "Port could not be cast ... as 'half-a-password'".
+    """
+    values = given.values() if isinstance(given, Mapping) else [given]
+    texts = [value for value in values if isinstance(value, str)]
+    return _QUOTED.sub(lambda quoted: "'...'" if any(quoted[2] in text for text in texts) else quoted[0], message)
 
 
 def _problem(

@@ -49,8 +49,6 @@ class Settings(BaseSettings):
     """The name of the backend; ``eventbus backends`` lists what is installed."""
     source: str = Field(default_factory=_program, min_length=1)
     """The CloudEvents ``source`` of what this process publishes, a URI reference such as ``/shop/orders``."""
-    topic_prefix: str = ""
-    """Put before every topic name, to share a broker."""
     send_buffer_records: int = Field(default=100_000, ge=1)
     """Most records a producer keeps that are not settled yet."""
     send_buffer_bytes: int = Field(default=64 * _MIB, ge=1)

@@ -16,7 +16,8 @@ from eventbus_core import loading
 
 BACKEND = """
     from eventbus_core.backend import Backend, BackendSettings
-    from pydantic import Field, SecretStr
+    from pydantic import Field, SecretStr, model_validator
+    from urllib.parse import urlsplit
 
     class {prefix}Settings(BackendSettings):
         url: str = Field(default="", repr=False)
@@ -26,6 +27,13 @@ BACKEND = """
         hosts: tuple[str, ...] = ()
         options: dict[str, str] = {{}}
         tls: bool = False
+        check: bool = False
+
+        @model_validator(mode="after")
+        def _port(self):
+            if self.check:
+                urlsplit(self.url).port
+            return self
 
         @classmethod
         def fields_of_url(cls, url):

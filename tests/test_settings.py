@@ -49,7 +49,7 @@ def test_defaults() -> None:
     assert settings.source.startswith("/")
     assert len(settings.source) > 1
     assert (settings.send_buffer_records, settings.send_buffer_bytes) == (100_000, 64 * 1024 * 1024)
-    assert (settings.send_wait_seconds, settings.drain_seconds, settings.topic_prefix) == (30.0, 30.0, "")
+    assert (settings.send_wait_seconds, settings.drain_seconds) == (30.0, 30.0)
     assert isinstance(settings.backend_settings(), MemorySettings)
 
 
@@ -86,24 +86,24 @@ def test_the_file() -> None:
 
 
 def test_the_file_can_be_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    toml('topic_prefix = "here."')
+    toml('source = "/here"')
     other = tmp_path / "other.toml"
-    other.write_text('topic_prefix = "there."')
+    other.write_text('source = "/there"')
     monkeypatch.setenv("EVENTBUS_CONFIG", str(other))
-    assert Settings.load().topic_prefix == "there."
+    assert Settings.load().source == "/there"
     monkeypatch.setenv("EVENTBUS_CONFIG", "nowhere.toml")
     with pytest.raises(SettingsError, match=r"EVENTBUS_CONFIG names 'nowhere\.toml', which does not exist"):
         Settings.load()
 
 
 def test_environment_over_file_and_arguments_over_both_setting_by_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    toml('backend = "lemon"\nsource = "/file"\ntopic_prefix = "file."\n[lemon]\nsize = 1\nmode = "file"\nurl = "file"')
+    toml('backend = "lemon"\nsource = "/file"\nsend_wait_seconds = 1\n[lemon]\nsize = 1\nmode = "file"\nurl = "file"')
     monkeypatch.setenv("EVENTBUS_SOURCE", "/env")
-    monkeypatch.setenv("EVENTBUS_TOPIC_PREFIX", "env.")
+    monkeypatch.setenv("EVENTBUS_SEND_WAIT_SECONDS", "2")
     monkeypatch.setenv("EVENTBUS_LEMON__SIZE", "2")
     monkeypatch.setenv("EVENTBUS_LEMON__MODE", "env")
-    settings = Settings.load(topic_prefix="arg.", lemon={"mode": "arg"})
-    assert (settings.source, settings.topic_prefix) == ("/env", "arg.")
+    settings = Settings.load(send_wait_seconds=3.0, lemon={"mode": "arg"})
+    assert (settings.source, settings.send_wait_seconds) == ("/env", 3.0)
     assert (lemon(settings).size, lemon(settings).mode, lemon(settings).url) == (2, "arg", "file")
 
 
@@ -246,6 +246,7 @@ def test_reading_does_not_change_what_was_passed() -> None:
         lambda: Settings.from_url(f"lemon+ssl://user:{SECRET}@host"),
         lambda: Settings.from_url(f"lemno://user:{SECRET}@host"),
         lambda: Settings.from_url(f"memory://u@[{SECRET}"),
+        lambda: Settings.from_url(f"lemon://user:{SECRET}/x@host?check=1"),
         lambda: Settings.from_url(SECRET),
         lambda: Settings(backend="lemon", lemon={"password": [SECRET]}).backend_settings(),
         lambda: Settings(backend="lemon", lemon={"password": SECRET, "size": SECRET}).backend_settings(),

@@ -1,0 +1,104 @@
+"""The admin client, and the probe that turns a silent connection problem into an error with a reason.
+
+Kafka's clients report wrong credentials and untrusted certificates only to an error callback; calls just time out
+(librdkafka 2.16). So every opening first asks the cluster to describe itself and watches that callback.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import TopicMetadata
+
+from eventbus_core.errors import AccessDenied, NotFound, Unavailable
+from eventbus_kafka.errors import ACCESS_DENIED, CLIENT_ERRORS, NOT_FOUND, broker_error, of_exception
+from eventbus_kafka.settings import KafkaSettings
+
+T = TypeVar("T")
+
+
+class Connection:
+    """An admin client that remembers what its connections complained of last. Not thread-safe.
+
+    Opening blocks for at most ``connect_timeout_seconds``. Raises AccessDenied (at once), Unavailable.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
+        self._last: KafkaError | None = None
+        try:
+            # AdminClient delivers errors only inside its poll().
+            config: dict[str, Any] = {**settings.client_config(), "error_cb": self._on_error}
+            self.client = AdminClient(config)
+        except CLIENT_ERRORS as error:
+            raise of_exception("opening a Kafka client", error) from error
+        self._probe()
+
+    @property
+    def last_text(self) -> str:
+        """What the connections complained of last; empty when nothing."""
+        return "" if self._last is None else f"{self._last.str()} [{self._last.name()}]"
+
+    def _on_error(self, error: KafkaError) -> None:
+        # The reason comes before the summary "all brokers are down", which says less.
+        if self._last is None or error.name() != "_ALL_BROKERS_DOWN":
+            self._last = error
+
+    def _probe(self) -> None:
+        timeout = self.settings.connect_timeout_seconds
+        deadline = time.monotonic() + timeout
+        answer = self.client.describe_cluster(request_timeout=timeout)
+        while not answer.done() and time.monotonic() < deadline:
+            self.client.poll(0.05)
+            self._raise_denial()
+        if not answer.done() or answer.exception(0) is not None:
+            self.client.poll(0)
+            self._raise_denial()
+            raise Unavailable(
+                f"no Kafka broker answered at {self.settings.bootstrap_servers} within {timeout:g} s"
+                f"{': ' + self.last_text if self.last_text else ''}; check bootstrap_servers, that the broker is up, "
+                f"and security_protocol ({self.settings.security_protocol})",
+                backend="kafka",
+            )
+        self._last = None
+
+    def _raise_denial(self) -> None:
+        if self._last is not None and self._last.name() in ACCESS_DENIED:
+            raise AccessDenied(
+                f"Kafka at {self.settings.bootstrap_servers} refused the connection: {self.last_text}; "
+                "check sasl_*, ca_file, cert_file and key_file",
+                backend="kafka",
+            )
+
+    def result(self, what: str, answer: Future[T], *, topic: str | None = None) -> T:
+        """Wait for an admin call's answer, at most a little longer than ``request_timeout_seconds``."""
+        try:
+            return answer.result(timeout=self.settings.request_timeout_seconds + 1)
+        except (*CLIENT_ERRORS, TimeoutError, ValueError) as error:
+            self.client.poll(0)
+            raise of_exception(what, error, topic=topic, hint=self.last_text) from error
+
+    def only(self, what: str, answers: dict[Any, Future[T]], *, topic: str | None = None) -> T:
+        """The result of a call that was made for one thing."""
+        return self.result(what, next(iter(answers.values())), topic=topic)
+
+    def metadata(self, topic: str) -> TopicMetadata:
+        """What the brokers say of one topic. Raises NotFound."""
+        try:
+            found = self.client.list_topics(topic, timeout=self.settings.request_timeout_seconds).topics.get(topic)
+        except CLIENT_ERRORS as error:
+            self.client.poll(0)
+            raise of_exception(f"asking for topic {topic!r}", error, topic=topic, hint=self.last_text) from error
+        if found is None or (found.error is not None and found.error.name() in NOT_FOUND):
+            raise NotFound(
+                f"topic {topic!r} does not exist; create it (`eventbus topic create`) or check the name",
+                topic=topic,
+                backend="kafka",
+            )
+        if found.error is not None and found.error.name() != "LEADER_NOT_AVAILABLE":
+            raise broker_error(f"asking for topic {topic!r}", found.error, topic=topic)
+        return found

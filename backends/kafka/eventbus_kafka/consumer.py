@@ -1,0 +1,107 @@
+"""Consuming as a member of a group: core's side of the member's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+from eventbus_core.backend import BackendConsumer, Group, Polled
+from eventbus_core.errors import EventBusError, Unavailable
+from eventbus_core.records import Assignment, Delivery, Where
+from eventbus_kafka.connection import Connection
+from eventbus_kafka.holds import Hold, Holds
+from eventbus_kafka.member import Member, heartbeat_seconds
+from eventbus_kafka.positions import Places, create_positions
+from eventbus_kafka.settings import KafkaSettings
+
+_BROKER_SESSION_SECONDS = 45.0
+
+
+def session_seconds(settings: KafkaSettings) -> float:
+    """How long the broker waits for a silent member (the consumer protocol's is the broker's default)."""
+    return settings.session_timeout_seconds if settings.group_protocol == "classic" else _BROKER_SESSION_SECONDS
+
+
+class KafkaConsumer(BackendConsumer):
+    """Joined when it is made: blocks for at most ``connect_timeout_seconds``. NotFound: a topic is missing.
+
+    A member whose share is still being drained by another one is joined too; its partitions come later.
+    """
+
+    def __init__(self, settings: KafkaSettings, group: Group) -> None:
+        deadline = time.monotonic() + settings.connect_timeout_seconds
+        self._settings = settings
+        self._connection = Connection(settings)
+        pending = self._create_positions(group, deadline)
+        # The broker counts from the last heartbeat it got, so our own clock must be that much stricter.
+        session = session_seconds(settings)
+        self._holds = Holds(session * 0.9 - heartbeat_seconds(settings))
+        self._member = Member(self._connection, group, self._holds, pending)
+        self._member.start()
+        self._await_join(group, deadline)
+
+    def _create_positions(self, group: Group, deadline: float) -> Places:
+        """A coordinator that is still loading (a fresh or restarted broker) gets the rest of the time."""
+        while True:
+            try:
+                return create_positions(self._connection, group)
+            except Unavailable:
+                if time.monotonic() + 0.2 > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def _await_join(self, group: Group, deadline: float) -> None:
+        refusal: EventBusError | None = None
+        while not self._member.joined.wait(0.02):
+            error = self._holds.error()
+            refusal = error or refusal
+            late = time.monotonic() >= deadline
+            if late and self._member.known and refusal is None:
+                return
+            if late or (error is not None and not error.retryable):
+                self._member.stop()
+                raise refusal or Unavailable(
+                    f"group {group.name!r} let this member not in within {self._settings.connect_timeout_seconds:g} s; "
+                    "check that its coordinator is up",
+                    backend="kafka",
+                )
+
+    def poll(self, max_records: int, timeout: float, paused: Collection[Assignment]) -> Polled:
+        return self._holds.take(max_records, timeout, paused)
+
+    def ack(self, settled: Sequence[Delivery]) -> None:
+        self._holds.settle(settled)
+
+    def seek(self, assignment: Assignment, to: Where) -> Assignment:
+        if not isinstance(assignment, Hold):
+            raise TypeError(f"not an assignment of the Kafka backend: {assignment!r}")
+        answer = self._member.call(lambda: self._member.move(assignment, to))
+        try:
+            return answer.result(self._settings.request_timeout_seconds)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"seek in {assignment.topic!r}: the broker did not confirm the new position in time; try again",
+                topic=assignment.topic,
+                backend="kafka",
+            ) from error
+
+    def release(self, assignment: Assignment) -> None:
+        if not isinstance(assignment, Hold):
+            raise TypeError(f"not an assignment of the Kafka backend: {assignment!r}")
+        with self._holds.changed:
+            assignment.released = True
+            self._holds.changed.notify_all()
+            self._holds.changed.wait_for(
+                lambda: assignment.done or self._holds.held.get(assignment.place) is not assignment,
+                timeout=self._settings.request_timeout_seconds,
+            )
+
+    def close(self) -> None:
+        self._member.stop()
+        self._member.join(self._settings.request_timeout_seconds)
+        if self._member.is_alive():
+            raise Unavailable(
+                "the broker did not confirm that this member left; it will notice by itself", backend="kafka"
+            )
+        if self._member.close_error is not None:
+            raise self._member.close_error

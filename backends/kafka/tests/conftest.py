@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from eventbus_core.backend import Assigned, BackendConsumer, Change, Group, Outgoing, Revoking
+from eventbus_core.records import Assignment, Delivery, Record, Start, Stored
+from eventbus_kafka import KafkaBackend, KafkaSettings
+from tests.brokers import Broker
+from tests.waiting import wait_until
+
+
+class Bus:
+    """A backend on the real broker and one fresh topic, and short ways to use them."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.topic = f"t-{uuid.uuid4().hex[:12]}"
+        self.group = f"g-{self.topic}"
+        self.backend = KafkaBackend(KafkaSettings(bootstrap_servers=url, session_timeout_seconds=2.0))
+        self.admin = self.backend.admin()
+
+    def consumer(self, member: str = "m1", start: Start = "earliest", drain: float = 10.0) -> BackendConsumer:
+        return self.backend.consumer(Group(self.group, (self.topic,), start, member, drain))
+
+    def send(self, records: Sequence[Record]) -> list[Stored]:
+        producer = self.backend.producer(max_records=10_000, max_bytes=1 << 24)
+        outcomes: dict[int, object] = {}
+        producer.send([Outgoing(token, record) for token, record in enumerate(records)])
+
+        def all_settled() -> bool:
+            outcomes.update({each.token: each.outcome for each in producer.poll(0.05)})
+            return len(outcomes) == len(records)
+
+        wait_until(all_settled, 20, what="all sends settled")
+        producer.close()
+        stored = [outcomes[token] for token in range(len(records))]
+        assert all(isinstance(each, Stored) for each in stored), stored
+        return stored  # type: ignore[return-value]
+
+    def numbered(self, first: int, count: int, keys: int = 8) -> list[Record]:
+        return [Record(self.topic, b"%d" % n, b"k%d" % (n % keys)) for n in range(first, first + count)]
+
+
+class Pump:
+    """What core does with a consumer, by hand: polls, and remembers."""
+
+    def __init__(self, consumer: BackendConsumer) -> None:
+        self.consumer = consumer
+        self.changes: list[Change] = []
+        self.deliveries: list[Delivery] = []
+
+    def turn(self, paused: Sequence[Assignment] = (), *, ack: bool = True) -> None:
+        polled = self.consumer.poll(500, 0.05, paused)
+        self.changes.extend(polled.changes)
+        self.deliveries.extend(polled.deliveries)
+        if ack and polled.deliveries:
+            self.consumer.ack(list({each.assignment: each for each in polled.deliveries}.values()))
+
+    def until(self, predicate: Callable[[], object], timeout: float, what: str, *, ack: bool = True) -> None:
+        def turned() -> object:
+            self.turn(ack=ack)
+            return predicate()
+
+        wait_until(turned, timeout, every=0.001, what=what)
+
+    def assigned(self) -> list[Assignment]:
+        return [each.assignment for each in self.changes if isinstance(each, Assigned)]
+
+    def revoking(self) -> list[Assignment]:
+        return [each.assignment for each in self.changes if isinstance(each, Revoking)]
+
+    def values(self) -> list[int]:
+        return [int(each.record.value or b"") for each in self.deliveries]
+
+
+@pytest.fixture
+def bus(kafka_broker: Broker) -> Iterator[Bus]:
+    bus = Bus(kafka_broker.url)
+    bus.admin.create_topic(bus.topic, 4)
+    yield bus
+    bus.admin.close()

@@ -1,0 +1,16 @@
+"""A group member as a process; the tests kill it."""
+
+from __future__ import annotations
+
+import sys
+
+from eventbus_core.backend import Group
+from eventbus_kafka import KafkaBackend, KafkaSettings
+
+if __name__ == "__main__":
+    url, topic, group, start = sys.argv[1:]
+    backend = KafkaBackend(KafkaSettings(bootstrap_servers=url, session_timeout_seconds=2.0))
+    consumer = backend.consumer(Group(group, (topic,), start, "victim", 5.0))  # type: ignore[arg-type]
+    print("joined", flush=True)  # noqa: T201
+    while True:
+        consumer.poll(500, 0.5, ())

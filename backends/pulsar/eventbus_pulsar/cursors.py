@@ -1,0 +1,211 @@
+"""The durable position of a group in a partition: the broker's cursor, and a mark inside a batch.
+
+The broker's cursor moves by whole entries, that is batches. How far a group is inside the first unsettled batch is kept
+as the subscription property ``eb.settled``: the position of the last settled record. It counts only while that batch is
+the first unsettled entry, so that a cursor moved by other tools is not contradicted.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote_plus
+
+import pulsar
+
+from eventbus_core.errors import Conflict, NotFound
+from eventbus_core.records import Position, Where
+from eventbus_pulsar.errors import ClientError, translated
+from eventbus_pulsar.positions import position_of
+from eventbus_pulsar.reading import open_reader, received
+from eventbus_pulsar.rest import Rest
+from eventbus_pulsar.settings import PulsarSettings
+
+_MARK = "eb.settled"
+_EARLIEST = {"ledgerId": -1, "entryId": -1, "partitionIndex": -1, "batchIndex": -1}
+
+
+class Extent(NamedTuple):
+    """What a partition holds: its first position and the one after its last; None and None when it is empty."""
+
+    first: Position | None
+    end: Position | None
+
+
+class Cursors:
+    """Reads and moves positions over REST; every call blocks for its requests."""
+
+    def __init__(self, settings: PulsarSettings, rest: Rest, client: pulsar.Client) -> None:
+        self._settings = settings
+        self._rest = rest
+        self._client = client
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has. Raises NotFound, Conflict (not a partitioned topic)."""
+        doing = f"looking up topic {topic!r}"
+        count: int = self._rest.call("GET", self._rest.topic(topic) + "/partitions", doing, topic=topic)["partitions"]
+        if not count:
+            raise Conflict(f"{topic!r} is not partitioned; create it through the bus", topic=topic, backend="pulsar")
+        return count
+
+    def ensure(self, group: str, topic: str, partition: int, start: Where) -> None:
+        """Create the group's position if it has none here; an existing one stays."""
+        deadline = time.monotonic() + self._settings.connect_timeout_seconds
+        while True:
+            try:
+                return self._ensure(group, topic, partition, start)
+            except Conflict:
+                # Another member is creating it at this moment: then it is there when we look again.
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
+    def _ensure(self, group: str, topic: str, partition: int, start: Where) -> None:
+        path = self._rest.group(topic, partition, group)
+        doing = f"creating the position of group {group!r} in {topic!r}[{partition}]"
+        found = self._rest.call("GET", self._rest.partition(topic, partition) + "/subscriptions", doing, topic=topic)
+        if group in found:
+            return
+        if start in ("earliest", "latest"):
+            self._rest.call("PUT", path, doing, body=start, accept=(409,), topic=topic)
+            return
+        # Located first and created at the beginning: a crash in between repeats, it never skips.
+        where = self.locate(topic, partition, start) if isinstance(start, datetime) else start
+        self._rest.call("PUT", path, doing, body="earliest", accept=(409,), topic=topic)
+        self.move(group, topic, partition, where)
+
+    def mark(self, group: str, topic: str, partition: int, settled: Position | None) -> None:
+        """Write how far the group is inside its first unsettled batch; None: at its beginning."""
+        body = {_MARK: str(settled)} if settled else {}
+        path = self._rest.group(topic, partition, group) + "/properties"
+        self._rest.call("PUT", path, f"storing the position of group {group!r}", body=body, topic=topic)
+
+    def marked(self, group: str, topic: str, partition: int) -> Position | None:
+        """The last settled record inside the first unsettled batch, as it was written."""
+        path = self._rest.group(topic, partition, group) + "/properties"
+        found = self._rest.call("GET", path, f"reading the position of group {group!r}", topic=topic) or {}
+        return Position.parse(found[_MARK]) if found.get(_MARK) else None
+
+    def move(self, group: str, topic: str, partition: int, to: Where) -> None:
+        """Move an existing position; nobody may be consuming with it: a live consumer's acks would undo it."""
+        where = self.locate(topic, partition, to) if isinstance(to, datetime) else to
+        extent = self.extent(topic, partition)
+        path = self._rest.group(topic, partition, group)
+        doing = f"moving group {group!r} in {topic!r}[{partition}]"
+        # The mark goes first: with the old one and the new cursor together records could be skipped.
+        self.mark(group, topic, partition, None)
+        if where == "latest" or (isinstance(where, Position) and (extent.end is None or where >= extent.end)):
+            self._rest.call("POST", path + "/skip_all", doing, topic=topic)
+        elif where == "earliest" or (isinstance(where, Position) and extent.first and where <= extent.first):
+            self._rest.call("POST", path + "/resetcursor", doing, body=_EARLIEST, topic=topic)
+        else:
+            ledger, entry, index = _numbers(where)
+            body = {"ledgerId": ledger, "entryId": entry, "partitionIndex": -1, "batchIndex": -1}
+            self._rest.call("POST", path + "/resetcursor", doing, body=body, topic=topic)
+            if index:
+                self.mark(group, topic, partition, Position(ledger, entry, index - 1))
+
+    def extent(self, topic: str, partition: int) -> Extent:
+        """What the partition holds now."""
+        doing = f"describing {topic!r}[{partition}]"
+        stats = self._rest.call("GET", self._rest.partition(topic, partition) + "/internalStats", doing, topic=topic)
+        return extent_of(stats)
+
+    def locate(self, topic: str, partition: int, moment: datetime) -> Where:
+        """The position of the first record not older than ``moment``; "latest" if there is none.
+
+        The broker finds by publish time, which is never before the record's own timestamp unless that lies in the
+        future; the rest of the way is read.
+        """
+        end = self.extent(topic, partition).end
+        if end is None:
+            return "latest"
+        wanted = int(moment.timestamp() * 1000)
+        reader = open_reader(self._client, self._settings, topic, partition, pulsar.MessageId.earliest)
+        try:
+            reader.seek(max(1, wanted))
+            while reader.has_message_available():
+                message = received(reader, self._settings.request_timeout_seconds)
+                if message is None:
+                    break
+                place = position_of(message.message_id())
+                if (message.event_timestamp() or message.publish_timestamp()) >= wanted:
+                    return place
+                if place >= end:
+                    break
+        except ClientError as error:
+            raise translated(error, f"finding {moment} in {topic!r}[{partition}]", topic) from error
+        finally:
+            reader.close()
+        return "latest"
+
+    def unsettled(self, group: str, topic: str, partition: int) -> tuple[Position | None, int]:
+        """The first unsettled position (None: nothing is unsettled) and how many records are; exact, it scans them."""
+        path = self._rest.group(topic, partition, group) + "/analyzeBacklog"
+        doing = f"measuring the lag of group {group!r} in {topic!r}[{partition}]"
+        stats = self._rest.call("GET", self._rest.partition(topic, partition) + "/internalStats", doing, topic=topic)
+        ledger, entry = _pair(stats["cursors"][_cursor_name(group)]["markDeletePosition"])
+        if (ledger, entry) >= _pair(stats["lastConfirmedEntry"]):
+            return None, 0
+        total, first = 0, None
+        # Without a place to start from, the broker counts settled records too.
+        start = {"ledgerId": ledger, "entryId": entry + 1, "partitionIndex": -1}
+        while True:
+            found = self._rest.call("POST", path, doing, body=start, topic=topic)
+            total += found["messages"]
+            first = first or found.get("firstMessageId")
+            if not found.get("aborted") or not found["entries"]:
+                break
+            # The broker scans a limited number of entries at a time.
+            ledger, entry = _pair(found["lastMessageId"])
+            start = {"ledgerId": ledger, "entryId": entry + 1, "partitionIndex": -1}
+        if not total or not first:
+            return None, 0
+        ledger, entry = _pair(first)
+        mark = self.marked(group, topic, partition)
+        if mark is None or mark[:2] != (ledger, entry):
+            return Position(ledger, entry, 0), total
+        return Position(ledger, entry, mark[2] + 1), total - mark[2] - 1
+
+    def groups(self, topic: str) -> list[str]:
+        """The groups with a position in every or any partition of a topic."""
+        found: set[str] = set()
+        for partition in range(self.partitions(topic)):
+            path = self._rest.partition(topic, partition) + "/subscriptions"
+            found.update(
+                self._rest.call("GET", path, f"listing the groups of {topic!r}", accept=(404,), topic=topic) or ()
+            )
+        return sorted(found)
+
+    def require(self, group: str, topic: str, partition: int) -> None:
+        """Raise NotFound unless the group has a position here."""
+        path = self._rest.partition(topic, partition) + "/subscriptions"
+        if group not in self._rest.call("GET", path, f"looking up group {group!r}", topic=topic):
+            raise NotFound(f"group {group!r} has no position in {topic!r}[{partition}]", topic=topic, backend="pulsar")
+
+
+def extent_of(stats: dict[str, Any]) -> Extent:
+    """The extent in an answer of ``internalStats``."""
+    ledger, entry = _pair(stats["lastConfirmedEntry"])
+    ledgers = [each for each in stats["ledgers"] if each["entries"] or each is stats["ledgers"][-1]]
+    if not stats["numberOfEntries"] or entry < 0 or not ledgers:
+        return Extent(None, None)
+    return Extent(Position(ledgers[0]["ledgerId"], 0, 0), Position(ledger, entry + 1, 0))
+
+
+def _numbers(position: Where) -> tuple[int, int, int]:
+    if not isinstance(position, Position):
+        raise TypeError(f"not a position: {position!r}")
+    ledger, entry, index = (*position, 0, 0)[:3]
+    return ledger, entry, index
+
+
+def _cursor_name(group: str) -> str:
+    """A subscription's name among the cursors: as Java's URLEncoder writes it."""
+    return quote_plus(group, safe="*").replace("~", "%7E")
+
+
+def _pair(text: str) -> tuple[int, int]:
+    ledger, entry = text.split(":")[:2]
+    return int(ledger), int(entry)

@@ -1,0 +1,191 @@
+"""Positions, encoding and sending on the real broker."""
+
+from __future__ import annotations
+
+import socket
+import time
+from datetime import UTC, datetime
+
+import _pulsar
+import pytest
+from pulsar import exceptions as px
+
+from eventbus_core.backend import Outgoing
+from eventbus_core.errors import Conflict, EventBusError, NotFound, SendFailed, Unavailable
+from eventbus_core.records import Record, Stored
+from eventbus_pulsar import PulsarBackend, PulsarSettings, producer
+from eventbus_pulsar.errors import _CLASSES, class_of
+from eventbus_pulsar.partitioning import murmur3
+from tests.waiting import wait_until
+
+
+@pytest.mark.parametrize(
+    ("key", "java"),
+    # org.apache.pulsar.client.impl.Murmur3Hash32 of Pulsar 4.0.8
+    [("", 0), ("a", 1009084850), ("ab", 465557343), ("abc", 870159354), ("abcd", 1139631978), ("abcde", 1755028214),
+     ("order-1", 1970427425), ("order-2", 1101609887), ("customer/42", 698204263), ("café", 605818632),
+     ("日本語", 631534231), ("\0", 1364076727), ("the quick brown fox jumps over the lazy dog", 48128767),
+     ("ÿþ", 226289726)],
+)  # fmt: skip
+def test_keys_are_hashed_as_the_java_client_does(key, java):
+    assert murmur3(key.encode()) & 0x7FFFFFFF == java
+
+
+def test_every_exception_of_the_client_is_mapped():
+    classes = {each for each in vars(px).values() if isinstance(each, type) and issubclass(each, Exception)}
+    classes |= {each for each in vars(_pulsar).values() if isinstance(each, type) and issubclass(each, Exception)}
+    assert classes - set(_CLASSES) == {px.PulsarException}
+    assert all(issubclass(class_of(each), EventBusError) for each in classes)
+
+
+RECORDS = [
+    (b"v", None, ()),
+    (None, b"k", ()),
+    (b"", b"", ()),
+    (b"\xff\x00", b"\xff\xfe\x00", (("b", b"1"), ("a", b"2"))),
+    (b"v", "日本".encode(), (("z", b""), ("z", b"2"), ("", b"\xff\x00"))),
+    (None, None, (("eb.key", b"mine"), ("ce_id", b"1"))),
+    (b"x" * (2 * 1024 * 1024 - 8), b"k", (("h", b"\xff" * 7),)),
+]
+
+
+def test_records_come_back_byte_for_byte(bus):
+    sent = [Record(bus.topic, value, key, headers, at + 1) for at, (value, key, headers) in enumerate(RECORDS)]
+    sent += [Record(bus.topic, b"t", b"t", (), 0), Record(bus.topic, b"t", b"t", (), -5)]
+    assert all(isinstance(each.outcome, Stored) for each in bus.send(bus.producer(), sent))
+    assert [each.record for each in bus.receive(bus.consumer(), len(sent))] == sent
+    assert [each.record for each in bus.admin.read(bus.topic, 0, "earliest", 100, 5)] == sent
+
+
+def test_a_record_too_large_for_the_broker_fails_and_the_next_is_stored(bus):
+    outcomes = [each.outcome for each in bus.send(bus.producer(), [Record(bus.topic, b"x" * (6 << 20)), "next"])]
+    assert isinstance(outcomes[0], SendFailed)
+    assert isinstance(outcomes[1], Stored)
+
+
+def test_without_the_inner_producer_sends_settle_by_callbacks(bus, monkeypatch):
+    monkeypatch.setattr(producer, "inner_producer", lambda client: None)
+    values = [str(number) for number in range(500)]
+    settled = bus.send(bus.producer(), values)
+    assert all(isinstance(each.outcome, Stored) for each in settled)
+    assert bus.values(bus.receive(bus.consumer(), 500)) == values
+
+
+def test_lost_replies_store_nothing_twice(bus, proxy):
+    sender = bus.producer(proxy.url)
+    bus.send(sender, ["first"])
+    total, settled, sent = 3000, 0, 0
+    while sent < total:
+        sender.send([Outgoing(sent + at, Record(bus.topic, b"%d" % (sent + at), b"k")) for at in range(1000)])
+        sent += 1000
+        proxy.swallow, before = True, proxy.swallowed
+        wait_until(lambda before=before: proxy.swallowed > before, 5, what="a reply was lost")
+        proxy.cut()
+        proxy.swallow = False
+        settled += len(sender.poll(0.5))
+
+    def all_settled() -> bool:
+        nonlocal settled
+        settled += len(sender.poll(0.2))
+        return settled >= total
+
+    wait_until(all_settled, 30, what="all sends settled")
+    stored = [each.record.value for each in bus.admin.read(bus.topic, 0, "earliest", 10_000, 5)]
+    assert stored == [b"first", *(b"%d" % number for number in range(total))]
+
+
+def test_an_unknown_topic_fails_at_once(bus):
+    settled = bus.send(bus.producer(), [Record("no-such-topic", b"v")], timeout=5)
+    assert isinstance(settled[0].outcome, SendFailed)
+    assert isinstance(settled[0].outcome.__cause__, NotFound)
+    bus.topic, real = "no-such-topic", bus.topic
+    try:
+        with pytest.raises(NotFound):
+            bus.consumer()
+    finally:
+        bus.topic = real
+
+
+def test_a_deleted_topic_ends_the_producer_with_an_error(bus):
+    sender = bus.producer()
+    bus.send(sender, ["1"])
+    bus.admin.delete_topic(bus.topic)
+    sender.send([Outgoing(9, Record(bus.topic, b"2", b"k"))])
+
+    def ended() -> bool:
+        try:
+            return any(not isinstance(each.outcome, Stored) for each in sender.poll(0.2))
+        except EventBusError as error:
+            return not error.retryable
+
+    wait_until(ended, 20, what="the producer ends")
+    sender.close()
+    bus.admin.create_topic(bus.topic, 1)
+
+
+def test_a_refused_port_is_told_in_time(bus):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    started = time.monotonic()
+    with pytest.raises(Unavailable):
+        bus.at(f"pulsar://127.0.0.1:{port}").producer(max_records=1, max_bytes=1)
+    with pytest.raises(Unavailable):
+        PulsarBackend(PulsarSettings(url=bus.broker.url, admin_url=f"http://127.0.0.1:{port}")).admin()
+    assert time.monotonic() - started < 5
+
+
+def test_a_new_group_at_the_end_keeps_what_is_sent_while_it_is_away(bus):
+    sender = bus.producer()
+    bus.send(sender, ["before"])
+    bus.consumer(start="latest").close()
+    bus.send(sender, ["after"])
+    assert bus.values(bus.receive(bus.consumer(start="latest"), 1)) == ["after"]
+
+
+def test_acks_inside_a_batch_are_kept_and_counted(bus):
+    values = [str(number) for number in range(100)]
+    bus.send(bus.producer(), values)
+    consumer = bus.consumer()
+    found = bus.receive(consumer, 100)
+    assert found[39].position[2] > 0, "a batch is what this is about"
+    consumer.ack([found[39]])
+    consumer.close()
+    (lag,) = bus.admin.lag("g", bus.topic)
+    assert (lag.records, lag.settled) == (60, found[40].position)
+    assert bus.values(bus.receive(bus.consumer(), 60)) == values[40:]
+
+
+def test_seek_by_position_and_time_is_exact_and_durable(bus):
+    stamped = [Record(bus.topic, b"%d" % at, b"k", (), int(time.time() * 1000) - 1000 + at) for at in range(100)]
+    bus.send(bus.producer(), stamped)
+    consumer = bus.consumer()
+    found = bus.receive(consumer, 100)
+    consumer.ack(found[-1:])
+    moved = consumer.seek(found[0].assignment, found[30].position)
+    again = bus.receive(consumer, 70)
+    assert bus.values(again) == [str(at) for at in range(30, 100)]
+    assert again[0].assignment is moved
+    assert moved.epoch > found[0].assignment.epoch
+    moment = datetime.fromtimestamp((stamped[70].timestamp_ms or 0) / 1000, UTC)
+    consumer.seek(moved, moment)
+    consumer.close()
+    assert bus.values(bus.receive(bus.consumer(), 30)) == [str(at) for at in range(70, 100)]
+
+
+def test_positions_are_set_only_without_members(bus):
+    group = f"group of {bus.topic}"
+    bus.send(bus.producer(), ["0", "1", "2"])
+    consumer = bus.consumer(group)
+    with pytest.raises(Conflict):
+        bus.admin.set_position(group, bus.topic, 0, "latest")
+    consumer.close()
+    bus.admin.set_position(group, bus.topic, 0, "latest")
+    assert [each.records for each in bus.admin.lag(group, bus.topic)] == [0]
+    bus.admin.set_position(group, bus.topic, 0, "earliest")
+    assert [each.records for each in bus.admin.lag(group, bus.topic)] == [3]
+    assert [(each.members, bus.topic in each.topics) for each in bus.admin.groups() if each.name == group] == [
+        (0, True)
+    ]
+    bus.admin.delete_group(group)
+    with pytest.raises(NotFound):
+        bus.admin.lag(group, bus.topic)
