@@ -1,0 +1,193 @@
+"""The client libraries' usual loops, to measure the bus against, with the guarantees people switch on."""
+
+# ruff: noqa: PLC0415  (only the client that is measured must be installed)
+
+from __future__ import annotations
+
+import json
+import urllib.request
+import zlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
+
+Pair = tuple[bytes, bytes]
+"""Key and value."""
+
+
+class RawClient(Protocol):
+    """One broker's client, used directly."""
+
+    def publish(self, topic: str, pairs: Sequence[Pair]) -> None:
+        """Create the topic if need be, send all and wait until all are stored."""
+
+    def consume(self, topic: str, count: int) -> None:
+        """Receive and acknowledge ``count`` records from the beginning."""
+
+
+class RawKafka:
+    """Idempotent producer, delivery callbacks counted; consume(500), commit asynchronously per batch."""
+
+    def __init__(self, url: str, partitions: int) -> None:
+        self._servers = urlsplit(url).netloc
+        self._partitions = partitions
+
+    def publish(self, topic: str, pairs: Sequence[Pair]) -> None:
+        from confluent_kafka import Producer
+
+        stored = 0
+
+        def count(error: Any, _: Any) -> None:
+            nonlocal stored
+            if error is not None:
+                raise RuntimeError(str(error))
+            stored += 1
+
+        producer = Producer(
+            {
+                "bootstrap.servers": self._servers,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "queue.buffering.max.messages": 200_000,
+            }
+        )
+        for key, value in pairs:
+            producer.produce(topic, value, key, on_delivery=count)
+            producer.poll(0)
+        producer.flush(60)
+        _check(stored, len(pairs))
+
+    def create(self, topic: str) -> None:
+        from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+        created = AdminClient({"bootstrap.servers": self._servers}).create_topics(
+            [NewTopic(topic, self._partitions, 1)]
+        )
+        created[topic].result(30)
+
+    def consume(self, topic: str, count: int) -> None:
+        from confluent_kafka import Consumer
+
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self._servers,
+                "group.id": topic,
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+            }
+        )
+        consumer.subscribe([topic])
+        received = 0
+        while received < count:
+            batch = consumer.consume(500, 1.0)
+            received += sum(message.error() is None for message in batch)
+            if batch:
+                consumer.commit(asynchronous=True)
+        consumer.close()
+        _check(received, count)
+
+
+class RawPulsar:
+    """send_async with a callback on a partitioned topic; receive and acknowledge one by one."""
+
+    def __init__(self, url: str, partitions: int) -> None:
+        parts = urlsplit(url)
+        self._url = f"pulsar://{parts.netloc}"
+        self._admin = parse_qs(parts.query).get("admin_url", [f"http://{parts.hostname}:8080"])[0]
+        self._partitions = partitions
+
+    def create(self, topic: str) -> None:
+        request = urllib.request.Request(
+            f"{self._admin}/admin/v2/persistent/public/default/{topic}/partitions",
+            data=json.dumps(self._partitions).encode(),
+            headers={"Content-Type": "application/json"},
+            method="PUT",
+        )
+        urllib.request.urlopen(request, timeout=30).close()
+
+    def publish(self, topic: str, pairs: Sequence[Pair]) -> None:
+        import pulsar
+
+        stored = 0
+
+        def count(result: Any, _: Any) -> None:
+            nonlocal stored
+            stored += result == pulsar.Result.Ok
+
+        client = _pulsar_client(self._url)
+        producer = client.create_producer(
+            topic, batching_enabled=True, block_if_queue_full=True, max_pending_messages=20_000
+        )
+        for key, value in pairs:
+            producer.send_async(value, count, partition_key=key.decode())
+        producer.flush()
+        client.close()
+        _check(stored, len(pairs))
+
+    def consume(self, topic: str, count: int) -> None:
+        import pulsar
+
+        client = _pulsar_client(self._url)
+        consumer = client.subscribe(topic, "raw", initial_position=pulsar.InitialPosition.Earliest)
+        for _ in range(count):
+            consumer.acknowledge(consumer.receive(30_000))
+        client.close()
+
+
+class RawRedis:
+    """Pipelines of 500 XADD; XREADGROUP of 500 and one XACK for each stream's batch."""
+
+    def __init__(self, url: str, partitions: int) -> None:
+        self._url = url
+        self._partitions = partitions
+
+    def create(self, topic: str) -> None:
+        """Streams come with the first XADD."""
+
+    def publish(self, topic: str, pairs: Sequence[Pair]) -> None:
+        import redis
+
+        stored = 0
+        with redis.Redis.from_url(self._url) as client:
+            for start in range(0, len(pairs), 500):
+                pipeline = client.pipeline(transaction=False)
+                for key, value in pairs[start : start + 500]:
+                    pipeline.xadd(f"{topic}:{zlib.crc32(key) % self._partitions}", {b"k": key, b"v": value})
+                stored += len(pipeline.execute())
+        _check(stored, len(pairs))
+
+    def consume(self, topic: str, count: int) -> None:
+        import redis
+
+        with redis.Redis.from_url(self._url) as client:
+            streams = [f"{topic}:{partition}" for partition in range(self._partitions)]
+            for stream in streams:
+                client.xgroup_create(stream, "raw", id="0", mkstream=True)
+            received = 0
+            while received < count:
+                for stream, entries in client.xreadgroup(
+                    "raw", "me", dict.fromkeys(streams, ">"), count=500, block=1000
+                ):
+                    client.xack(stream, "raw", *(entry for entry, _ in entries))
+                    received += len(entries)
+            _check(received, count)
+            client.delete(*streams)
+
+
+def raw_client(url: str, partitions: int) -> Any:
+    """The raw client for a bus URL; None for memory, which has none."""
+    kinds = {"kafka": RawKafka, "pulsar": RawPulsar, "redis": RawRedis}
+    kind = kinds.get(urlsplit(url).scheme)
+    return None if kind is None else kind(url, partitions)
+
+
+def _pulsar_client(url: str) -> Any:
+    import pulsar
+
+    quiet = pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
+    return pulsar.Client(url, logger=quiet)
+
+
+def _check(got: int, wanted: int) -> None:
+    if got < wanted:
+        raise RuntimeError(f"the raw client did {got} of {wanted} records")

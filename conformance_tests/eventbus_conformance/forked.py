@@ -1,0 +1,53 @@
+"""A script: send, fork, and use in the child what the parent opened. Prints what happened in the child."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from eventbus_core import EventBus
+from eventbus_core.errors import Forked
+
+
+def main() -> None:
+    """Arguments: URL and topic."""
+    url, topic = sys.argv[1:]
+    bus = EventBus(url)
+    producer = bus.producer()
+    producer.send(topic, b"parent", key=b"k").result(30)
+    consumer = bus.consumer(topic, group=f"{topic}-forked")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            _say_if_forked("send", lambda: producer.send(topic, b"never", key=b"k"))
+            _say_if_forked("flush", lambda: producer.flush(5))
+            _say_if_forked("receive", lambda: consumer.receive(timeout=1))
+            with bus.producer() as own:
+                own.send(topic, b"child", key=b"k").result(30)
+            print("own stored", flush=True)  # noqa: T201
+            producer.close()
+            consumer.close()
+            code = 0
+        except BaseException:  # noqa: BLE001  (a child must never run the parent's code)
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    producer.send(topic, b"parent again", key=b"k").result(30)
+    bus.close()
+    print("parent stored", flush=True)  # noqa: T201
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+
+def _say_if_forked(name: str, use: Callable[[], object]) -> None:
+    try:
+        use()
+    except Forked:
+        print(name, "Forked", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
