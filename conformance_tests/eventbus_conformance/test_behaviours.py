@@ -487,7 +487,7 @@ def test_seek_moves_the_group(bus: EventBus, topic: str, group: str) -> None:
         assert numbers(take(consumer, 8, ack=True)) == [10] * 8
 
 
-def test_seek_by_time(bus: EventBus, topic: str, group: str, capabilities: Capabilities) -> None:
+def test_seek_by_stated_time(bus: EventBus, topic: str, group: str, capabilities: Capabilities) -> None:
     if not capabilities.seek_by_time:
         pytest.skip("capability seek_by_time")
     # Recent stated times: whole seconds, each used by one record of each of eight keys.
@@ -511,6 +511,24 @@ def test_seek_by_time(bus: EventBus, topic: str, group: str, capabilities: Capab
         assert nothing_more(consumer)
     with bus.consumer(topic, group=f"{group}-b", start=base + timedelta(seconds=4)) as consumer:
         assert numbers(take(consumer, 48)) == expected
+
+
+def test_seek_by_the_time_of_sending(bus: EventBus, topic: str, group: str, capabilities: Capabilities) -> None:
+    if not capabilities.seek_by_time:
+        pytest.skip("capability seek_by_time")
+    send_all(bus, topic, 40, keys=8)
+    between = datetime.now(UTC) + timedelta(milliseconds=200)
+    later = between + timedelta(milliseconds=200)
+    wait_until(lambda: datetime.now(UTC) > later, 5, what="the clock goes on")
+    send_all(bus, topic, 40, keys=8, first=40)
+    newer = sorted(number // 8 for number in range(40, 80))
+    with bus.consumer(topic, group=group) as consumer:
+        take(consumer, 80, ack=True)
+        consumer.seek(between)
+        assert numbers(take(consumer, 40)) == newer
+        assert nothing_more(consumer, 0.5)
+    with bus.consumer(topic, group=f"{group}-b", start=between) as consumer:
+        assert numbers(take(consumer, 40)) == newer
 
 
 def test_pause_and_resume(bus: EventBus, topic: str, group: str) -> None:
