@@ -60,9 +60,8 @@ class RawKafka:
     def create(self, topic: str) -> None:
         from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-        created = AdminClient({"bootstrap.servers": self._servers}).create_topics(
-            [NewTopic(topic, self._partitions, 1)]
-        )
+        admin = AdminClient({"bootstrap.servers": self._servers})
+        created = admin.create_topics([NewTopic(topic, self._partitions, 1)])
         created[topic].result(30)
 
     def consume(self, topic: str, count: int) -> None:

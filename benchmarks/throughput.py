@@ -60,8 +60,7 @@ class Ways:
         """Publish and consume once in each way, on fresh topics."""
         names = {way: f"bench-{way}-{uuid.uuid4().hex[:8]}" for way in ("raw", "bare", "typed")}
         measured = {}
-        with EventBus(self._url) as bus:
-            admin = bus.admin()
+        with EventBus(self._url) as bus, bus.admin() as admin:
             for way in ("bare", "typed"):
                 admin.create_topic(names[way], self._partitions)
             if self._raw is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 from eventbus_core.backend import BackendAdmin, GroupInfo, PartitionLag, TopicInfo
-from eventbus_core.errors import Closed, UsageError
+from eventbus_core.errors import Closed, NotFound, UsageError
 from eventbus_core.forking import generation, refuse_fork
 from eventbus_core.records import Delivery, Position, Where
 from eventbus_core.validation import check_group, check_topic, check_where
@@ -16,7 +16,7 @@ _READ_RECORDS = 500
 
 
 class Admin:
-    """Opened by ``EventBus.admin``; connects with the first call. Thread-safe: calls wait for each other.
+    """Had from ``EventBus.admin``; connects with the first call. Thread-safe: calls wait for each other.
 
     Every call is finished, and its effect visible to all, when it returns. Raises ``Unavailable``, ``AccessDenied``,
     and what the methods say.
@@ -68,6 +68,8 @@ class Admin:
             if topic is not None:
                 return admin.lag(group, check_topic(topic))
             topics = [name for each in admin.groups() if each.name == group for name in each.topics]
+            if not topics:
+                raise NotFound(f"no group {group!r}")
             return [lag for name in topics for lag in admin.lag(group, name)]
 
     def set_position(self, group: str, topic: str, to: Where, *, partition: int | None = None) -> None:
@@ -104,14 +106,18 @@ class Admin:
                 yield from cursor.step(self._read_timeout / 10 / len(cursors))
 
     def close(self) -> None:
-        """Close the connection. Idempotent."""
+        """Close the connection now instead of with the bus; the next call opens another. Also a context manager."""
         if self._opened_in != generation():
-            return
+            return  # the parent's
         with self._lock:
-            self._closed = True
             admin, self._admin = self._admin, None
             if admin is not None:
                 admin.close()
+
+    def end(self) -> None:
+        """For the bus: close for good."""
+        self._closed = True
+        self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +128,7 @@ class Admin:
     def _opened(self) -> BackendAdmin:
         refuse_fork(self._opened_in, "admin")
         if self._closed:
-            raise Closed("this admin was closed; ask the bus for another")
+            raise Closed("the bus of this admin was closed; open another")
         if self._admin is None:
             self._admin = self._connect()
         return self._admin

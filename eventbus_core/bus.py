@@ -60,7 +60,9 @@ class EventBus:
             self._backend = kind(self._own[1])
         self._hooks = fan_out(hooks)
         self._lock = threading.RLock()
-        self._opened: weakref.WeakSet[Producer | Consumer | Admin] = weakref.WeakSet()
+        # Their running threads keep them alive, whatever the application drops.
+        self._opened: weakref.WeakSet[Producer | Intake] = weakref.WeakSet()
+        self._admin = self._new_admin()
         self._shared_producer: Producer | None = None
         self._closed = False
         self._opened_in = generation()
@@ -135,20 +137,17 @@ class EventBus:
                 self._create_missing(name)
         member = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         joining = Group(check_group(group), names, start, member, self.settings.drain_seconds)
-        consumer = Consumer(
-            Intake(backend, joining, max_unacked=max_unacked, on_gap=on_gap, hooks=self._hooks), backend.capabilities
-        )
+        intake = Intake(backend, joining, max_unacked=max_unacked, on_gap=on_gap, hooks=self._hooks)
         with self._lock:
             if not self._closed:
-                self._opened.add(consumer)
-                return consumer
-        consumer.close()
+                self._opened.add(intake)
+                return Consumer(intake, backend.capabilities)
+        intake.close(None)
         raise Closed("this bus was closed meanwhile")
 
     def read(self, topic: str, *, start: Where = "earliest", follow: bool = False) -> Iterator[Delivery]:
         """Look without a group: in order per partition, up to the ends seen at the call, or for ever."""
-        with self.admin() as admin:
-            yield from admin.read(topic, start, follow=follow)
+        yield from self.admin().read(topic, start, follow=follow)
 
     def decode(self, record: Record | Delivery, into: type[T]) -> Event[T]:
         """The typed event in a record. ``DecodeError``: not an event, or not of that type."""
@@ -157,12 +156,10 @@ class EventBus:
         return envelope.decode(record, into)
 
     def admin(self) -> Admin:
-        """Topics, groups, lag and positions."""
+        """Topics, groups, lag and positions; always the same object, closed with the bus."""
         with self._lock:
             self._ready()
-            admin = Admin(self._backend.admin, self._backend.settings.request_timeout_seconds)
-            self._opened.add(admin)
-            return admin
+            return self._admin
 
     def close(self, timeout: float | None = None) -> None:
         """Close what was opened through the bus, producers last; each gets at most ``timeout`` seconds. Idempotent."""
@@ -175,10 +172,8 @@ class EventBus:
         if self._opened_in != generation():
             return  # never end the parent's clients: that hangs
         for each in sorted(opened, key=lambda item: isinstance(item, Producer)):
-            if isinstance(each, Admin):
-                each.close()
-            else:
-                each.close(timeout)
+            each.close(timeout)
+        self._admin.end()
         self._backend.close()
 
     def __enter__(self) -> Self:
@@ -206,12 +201,15 @@ class EventBus:
             self._backend = kind(settings)
             self._opened = weakref.WeakSet()
             self._shared_producer = None
+            self._admin = self._new_admin()
             self._opened_in = generation()
 
+    def _new_admin(self) -> Admin:
+        return Admin(self._backend.admin, self._backend.settings.request_timeout_seconds)
+
     def _create_missing(self, topic: str) -> None:
-        with Admin(self._backend.admin, self._backend.settings.request_timeout_seconds) as admin:
-            if topic not in admin.topics():
-                admin.create_topic(topic, self._backend.settings.default_partitions)
+        if topic not in self._admin.topics():
+            self._admin.create_topic(topic, self._backend.settings.default_partitions)
 
 
 def _settings_of(target: str | Settings | None) -> Settings:

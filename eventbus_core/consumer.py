@@ -59,12 +59,18 @@ class Consumer:
         self._intake.ack(deliveries)
 
     def flush(self, timeout: float | None = None) -> int:
-        """Wait until the acks so far are durable; in how many partitions some are not after ``timeout`` seconds."""
+        """Wait until the acks so far are durable; in how many partitions some are not after ``timeout`` seconds.
+
+        Raises ``Unavailable`` like ``receive``.
+        """
         self._mine()
         return self._intake.flush(timeout)
 
     def pause(self, topic: str | None = None, partition: int | None = None) -> None:
-        """Receive nothing more of the matching partitions held now (None: of all) until ``resume``."""
+        """Receive nothing more of the matching partitions held now (None: of all) until ``resume``.
+
+        The pause of a partition ends when the partition goes elsewhere.
+        """
         self._mine()
         self._intake.pause(self._matching(topic, partition))
 

@@ -127,6 +127,7 @@ class Intake:
                 now = time.monotonic()
                 if not waiting and now >= self._durable_at:
                     return 0
+                self._report_outage()
                 until = deadline if waiting else min(deadline, self._durable_at)
                 if now >= deadline:
                     return max(waiting, 1)
@@ -196,10 +197,16 @@ class Intake:
 
     def _take(self, max_records: int) -> list[Delivery]:
         received: list[Delivery] = []
+        lapsed: list[Delivery] = []  # kept until the backend says Lost: the watermark counts on each of them
+        lapsed_holds: set[Assignment | None] = set()
         while self._buffer and len(received) < max_records:
             delivery = self._buffer.popleft()
-            if delivery.owned:
+            if delivery.assignment in lapsed_holds or not delivery.owned:
+                lapsed_holds.add(delivery.assignment)
+                lapsed.append(delivery)
+            else:
                 received.append(delivery)
+        self._buffer.extendleft(reversed(lapsed))
         return received
 
     def _is_paused(self, delivery: Delivery) -> bool:
@@ -230,9 +237,12 @@ class Intake:
     def _end(self, failure: EventBusError | None) -> None:
         try:
             if not self._abandoned:
-                if failure is None:
-                    self._send_acks()
-                self._consumer.close()
+                try:
+                    if failure is None:
+                        self._send_acks()
+                finally:
+                    self._end_holds()  # before anybody else can have the partitions
+                    self._consumer.close()
         except EventBusError as error:
             _log.warning("leaving the group failed; its partitions move when the broker notices: %s", error)
         finally:
@@ -241,14 +251,18 @@ class Intake:
                 self._stopping = True
                 self._buffer.clear()
                 self._held_back.clear()
-                for assignment in self._holds:
-                    assignment.ended = True
+                self._end_holds()
                 self._holds.clear()
                 self._dirty.clear()
                 commands, self._commands = self._commands, deque()
                 self._changed.notify_all()
             for _, future in commands:
                 future.set_exception(failure or Closed("this consumer was closed meanwhile"))
+
+    def _end_holds(self) -> None:
+        with self._changed:
+            for assignment in self._holds:
+                assignment.ended = True
 
     def _turn(self) -> None:
         try:
@@ -312,7 +326,7 @@ class Intake:
             self._hooks.revoking(assignment)
         elif isinstance(change, Lost):
             _log.warning("lost %r: %s", assignment, change.reason)
-            self._forget(assignment)
+            self._forget(assignment, unpause=True)
             self._hooks.lost(assignment, change.reason)
         elif isinstance(change, Gap):
             self._hooks.gap(assignment, change.after, change.resume, change.reason)
@@ -336,8 +350,10 @@ class Intake:
         self._held_back = deque(each for each in self._held_back if each.assignment is not assignment)
         return before - len(self._buffer) - len(self._held_back)
 
-    def _forget(self, assignment: Assignment) -> None:
+    def _forget(self, assignment: Assignment, *, unpause: bool = False) -> None:
         with self._changed:
+            if unpause:  # ``resume`` cannot name a partition that is not held, so the pause ends with the hold
+                self._paused.discard((assignment.topic, assignment.partition))
             assignment.ended = True
             hold = self._holds.pop(assignment, None)
             self._dirty.discard(assignment)
@@ -388,7 +404,7 @@ class Intake:
             self._send_acks()  # what was acked between the last time and the end
         for assignment in drained:
             self._consumer.release(assignment)
-            self._forget(assignment)
+            self._forget(assignment, unpause=True)
             self._hooks.released(assignment)
 
     def _serve(self) -> None:
@@ -396,9 +412,9 @@ class Intake:
             command, future = self._commands.popleft()
             try:
                 command()
-            except EventBusError as error:
+            except Exception as error:
                 future.set_exception(error)
-                if not error.retryable:
+                if not (isinstance(error, EventBusError) and error.retryable):
                     raise
             else:
                 future.set_result(None)

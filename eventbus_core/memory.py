@@ -8,6 +8,7 @@ Members share partitions by leases as on a real broker, so a member that stops w
 from __future__ import annotations
 
 import bisect
+import os
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -102,6 +103,16 @@ class _Store:
 
 _stores: dict[str, _Store] = {}
 _stores_lock = threading.Lock()
+
+
+def _forget_stores() -> None:
+    """A forked child is another process: it starts empty, and without locks that threads of the parent hold."""
+    global _stores_lock
+    _stores_lock = threading.Lock()
+    _stores.clear()
+
+
+os.register_at_fork(after_in_child=_forget_stores)
 
 
 def _store(name: str) -> _Store:

@@ -96,14 +96,13 @@ class Producer:
         """For core: send a record that ``make_record`` made."""
         refuse_fork(self._opened_in, "producer")
         receipt = Receipt(self._settlement)
-        deadline = time.monotonic() + self._send_timeout
         with self._changed:
             if len(self._open) >= self._max_records or (self._open and self._bytes + size > self._max_bytes):
                 self._wait_for_room(record.topic, size, wait_seconds)
             if self._closing:
                 raise Closed("this producer was closed; ask the bus for another", topic=record.topic)
             self._tokens = token = self._tokens + 1
-            self._open[token] = _Open(receipt, record.topic, size, deadline)
+            self._open[token] = _Open(receipt, record.topic, size, time.monotonic() + self._send_timeout)
             self._bytes += size
             self._waiting.append(Outgoing(token, record))
             if self._idle:
@@ -248,16 +247,21 @@ class Producer:
     def _settle(self, settled: Iterable[Settled]) -> None:
         outcomes: list[tuple[Receipt, Stored | SendError]] = []
         failed: list[tuple[str, SendError]] = []
+        twice: int | None = None
         with self._changed:
             for token, outcome in settled:
                 entry = self._open.pop(token, None)
                 if entry is None:
-                    raise BrokerError(f"the backend settled a record twice (token {token})", backend=self._backend.name)
+                    twice = token
+                    continue
                 self._bytes -= entry.size
                 outcomes.append((entry.receipt, outcome))
                 if isinstance(outcome, SendError):
                     failed.append((entry.topic, outcome))
-        self._announce(outcomes, failed)
+            called = self._settlement.settle(outcomes)
+        self._announce(called, failed)
+        if twice is not None:
+            raise BrokerError(f"the backend settled a record twice (token {twice})", backend=self._backend.name)
 
     def _give_up(self, expired_at: float | None, reason: str, cause: EventBusError | None = None) -> None:
         """Settle what was handed over as unknown, and of the rest what has expired (None: all of it) as failed."""
@@ -276,6 +280,8 @@ class Producer:
                 outcomes.append((entry.receipt, error))
                 failed.append((entry.topic, error))
             self._waiting = [each for each in self._waiting if each.token in self._open]
+            # Under this lock, so that nobody who finds nothing open holds a receipt that is.
+            called = self._settlement.settle(outcomes)
         producer, self._producer = self._producer, None
         try:
             if producer is not None:
@@ -283,14 +289,12 @@ class Producer:
         except EventBusError as error:
             _log.warning("closing the backend's producer failed: %s", error)
         finally:
-            self._announce(outcomes, failed)
+            self._announce(called, failed)
 
-    def _announce(
-        self, outcomes: list[tuple[Receipt, Stored | SendError]], failed: list[tuple[str, SendError]]
-    ) -> None:
-        self._settlement.settle(outcomes)
+    def _announce(self, called: list[Receipt], failed: list[tuple[str, SendError]]) -> None:
         with self._changed:
             self._changed.notify_all()
+        self._settlement.call_back(called)
         if failed:
             _log.error("%d records were not confirmed, the first: %s", len(failed), failed[0][1])
         for topic, error in failed:

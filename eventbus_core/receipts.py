@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Generator, Iterable
 from threading import Condition
@@ -10,6 +11,8 @@ from threading import Condition
 from eventbus_core.errors import SendError
 from eventbus_core.forking import generation, refuse_fork
 from eventbus_core.records import Stored
+
+_log = logging.getLogger("eventbus.producer")
 
 
 class Settlement:
@@ -20,8 +23,8 @@ class Settlement:
         self.waiting = 0
         self.opened_in = generation()
 
-    def settle(self, outcomes: Iterable[tuple[Receipt, Stored | SendError]]) -> None:
-        """Give each receipt its outcome and run its callbacks, in order, in this thread."""
+    def settle(self, outcomes: Iterable[tuple[Receipt, Stored | SendError]]) -> list[Receipt]:
+        """Give each receipt its outcome; those that have callbacks to run, in order."""
         called: list[Receipt] = []
         with self.condition:
             for receipt, outcome in outcomes:
@@ -30,7 +33,11 @@ class Settlement:
                     called.append(receipt)
             if self.waiting:
                 self.condition.notify_all()
-        for receipt in called:
+        return called
+
+    def call_back(self, receipts: Iterable[Receipt]) -> None:
+        """Run the callbacks of settled receipts, in this thread."""
+        for receipt in receipts:
             receipt._call_back()  # noqa: SLF001
 
 
@@ -64,7 +71,12 @@ class Receipt:
         return outcome
 
     def add_done_callback(self, callback: Callable[[Receipt], None]) -> None:
-        """Call ``callback(receipt)`` once settled: in the producer's thread, or now if it is. It must not block."""
+        """Call ``callback(receipt)`` once settled: in the producer's thread, or now if it is. It must not block.
+
+        What it raises in the producer's thread is logged. Raises ``Forked`` like ``result``.
+        """
+        if self._outcome is None:
+            refuse_fork(self._settlement.opened_in, "receipt")
         with self._settlement.condition:
             if self._outcome is None:
                 if self._callbacks is None:
@@ -109,4 +121,8 @@ class Receipt:
     def _call_back(self) -> None:
         callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
-            callback(self)
+            try:
+                callback(self)
+            except Exception:
+                # One user's defect must not cost the other receipts their callbacks, nor the producer its thread.
+                _log.exception("a receipt's callback raised")

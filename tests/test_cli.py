@@ -166,8 +166,8 @@ def test_redis_lag_of_a_group(redis_broker, topic):
 
     url = bus_url(redis_broker)
     group = f"g-{topic}"
-    with EventBus(url) as bus:
-        bus.admin().create_topic(topic, 1)
+    with EventBus(url) as bus, bus.admin() as admin:
+        admin.create_topic(topic, 1)
         producer = bus.producer()
         for number in range(5):
             producer.send(topic, b"%d" % number).result(10)
@@ -210,8 +210,8 @@ def test_a_reader_that_has_seen_enough_is_no_traceback(redis_broker, topic):
     from eventbus_core import EventBus
 
     url = bus_url(redis_broker)
-    with EventBus(url) as bus:
-        bus.admin().create_topic(topic, 1)
+    with EventBus(url) as bus, bus.admin() as admin:
+        admin.create_topic(topic, 1)
         producer = bus.producer()
         for _ in range(2000):
             producer.send(topic, b"x" * 100)

@@ -170,6 +170,8 @@ class LeasedConsumer(BackendConsumer):
         held = [each for each in self._held.values() if each.topic == topic]
         started = lease_clock()
         seen = self.beat(topic, held)
+        # A hold that lapsed while the beat was under way stays lost: users may have seen that it was not owned.
+        self._expire()
         for assignment in held:
             if assignment.partition in seen.held:
                 assignment.valid_until = started + self._lease_seconds

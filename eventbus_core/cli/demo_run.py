@@ -90,7 +90,8 @@ class Demo:
     def run(self, progress: Progress) -> Result:
         started = time.monotonic()
         problem = None
-        self._bus.admin().create_topic(self.topic, self._plan.partitions)
+        with self._bus.admin() as admin:
+            admin.create_topic(self.topic, self._plan.partitions)
         try:
             self._start_members()
             self._wait_until(self._all_joined, progress)
@@ -204,18 +205,18 @@ class Demo:
     def _clean_up(self) -> list[str]:
         """Delete groups and topic; what could not be deleted."""
         left = []
-        admin = self._bus.admin()
-        for group in self.groups:
+        with self._bus.admin() as admin:
+            for group in self.groups:
+                try:
+                    admin.delete_group(group)
+                except (NotFound, Conflict):
+                    continue  # never made, or still seen with members: it goes with its topic
+                except EventBusError as error:
+                    left.append(f"group {group}: {error}")
             try:
-                admin.delete_group(group)
-            except (NotFound, Conflict):
-                continue  # never made, or still seen with members: it goes with its topic
+                admin.delete_topic(self.topic)
             except EventBusError as error:
-                left.append(f"group {group}: {error}")
-        try:
-            admin.delete_topic(self.topic)
-        except EventBusError as error:
-            left.append(f"topic {self.topic}: {error}")
+                left.append(f"topic {self.topic}: {error}")
         return left
 
     def _result(self, seconds: float, problem: str | None, left_behind: list[str]) -> Result:

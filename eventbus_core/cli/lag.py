@@ -19,8 +19,8 @@ def lag(
     as_json: JsonOption = False,
 ) -> None:
     """Show how many records a group has not settled yet, per partition. An unknown group is an error."""
-    with open_bus(url) as bus:
-        lags = list(bus.admin().lag(group, topic))
+    with open_bus(url) as bus, bus.admin() as admin:
+        lags = list(admin.lag(group, topic))
     if not lags:
         raise NotFound(f"group {group!r} has no position in any topic: nobody has joined it yet, or it was deleted")
     rows = [

@@ -25,8 +25,8 @@ def send(
     """Send one record and wait until it is stored."""
     headers = [_header(text) for text in header or ()]
     raw = sys.stdin.buffer.read() if value is None or value == "-" else _bytes(value)
-    with open_bus(url) as bus:
-        stored = bus.producer().send(topic, raw, key=None if key is None else _bytes(key), headers=headers).result()
+    with open_bus(url) as bus, bus.producer() as producer:
+        stored = producer.send(topic, raw, key=None if key is None else _bytes(key), headers=headers).result()
     if as_json:
         print_json(
             {

@@ -23,8 +23,8 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create a topic. It is there already with as many partitions: nothing happens."""
-    with open_bus(url) as bus:
-        bus.admin().create_topic(topic, partitions)
+    with open_bus(url) as bus, bus.admin() as admin:
+        admin.create_topic(topic, partitions)
     if as_json:
         print_json({"topic": topic, "partitions": partitions})
     else:
@@ -34,8 +34,8 @@ def create(
 @app.command("list")
 def list_topics(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """List the topics, one a line."""
-    with open_bus(url) as bus:
-        names = list(bus.admin().topics())
+    with open_bus(url) as bus, bus.admin() as admin:
+        names = list(admin.topics())
     if as_json:
         print_json(names)
     else:
@@ -46,8 +46,8 @@ def list_topics(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def describe(topic: TopicArgument, *, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Show a topic's partitions, where they begin and end, and its retention."""
-    with open_bus(url) as bus:
-        info = bus.admin().describe_topic(topic)
+    with open_bus(url) as bus, bus.admin() as admin:
+        info = admin.describe_topic(topic)
     rows = [
         (partition, None if first is None else str(first), None if end is None else str(end))
         for partition, (first, end) in enumerate(zip(info.firsts, info.ends, strict=True))
@@ -69,8 +69,8 @@ def describe(topic: TopicArgument, *, url: UrlOption = None, as_json: JsonOption
 @app.command()
 def delete(topic: TopicArgument, *, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Delete a topic with all its records and all groups' positions in it. There is no way back."""
-    with open_bus(url) as bus:
-        bus.admin().delete_topic(topic)
+    with open_bus(url) as bus, bus.admin() as admin:
+        admin.delete_topic(topic)
     if as_json:
         print_json({"topic": topic, "deleted": True})
     else:

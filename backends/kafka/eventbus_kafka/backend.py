@@ -26,7 +26,7 @@ _CAPABILITIES = Capabilities(
     keeps_unsettled=False,
     durability=Durability.PROCESS,
     reach=Reach.NETWORK,
-    max_record_bytes=1_000_000,
+    max_record_bytes=1_044_480,
     max_takeover_seconds=15.0,
     sources={
         "ack_delay_seconds": "the member commits every 0.5 s; a commit refused during a rebalance is repeated",

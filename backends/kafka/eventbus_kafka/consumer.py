@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from concurrent.futures import Future
 
-from eventbus_core.backend import BackendConsumer, Group, Polled
+from eventbus_core.backend import Assigned, BackendConsumer, Group, Lost, Polled
 from eventbus_core.errors import EventBusError, Unavailable
 from eventbus_core.records import Assignment, Delivery, Where
 from eventbus_kafka.connection import Connection
@@ -79,11 +80,18 @@ class KafkaConsumer(BackendConsumer):
         try:
             return answer.result(self._settings.request_timeout_seconds)
         except TimeoutError as error:
+            if not answer.cancel():
+                # Under way already: when it succeeds after all, the partition comes back as a new assignment.
+                answer.add_done_callback(lambda late: self._moved_late(assignment, late))
             raise Unavailable(
                 f"seek in {assignment.topic!r}: the broker did not confirm the new position in time; try again",
                 topic=assignment.topic,
                 backend="kafka",
             ) from error
+
+    def _moved_late(self, assignment: Assignment, answer: Future[Hold]) -> None:
+        if answer.exception() is None and answer.result() is not assignment:
+            self._holds.report(Lost(assignment, "a seek took effect after its time"), Assigned(answer.result()))
 
     def release(self, assignment: Assignment) -> None:
         if not isinstance(assignment, Hold):

@@ -126,15 +126,25 @@ class Member(threading.Thread):
     def run(self) -> None:
         try:
             while not self._stopping:
-                if self._rejoin or self._holds.stopped_too_long:
-                    self._start_anew()
                 try:
-                    self._take_turn()
+                    if self._rejoin or self._holds.stopped_too_long:
+                        self._start_anew()
+                    else:
+                        self._take_turn()
                 except (*CLIENT_ERRORS, RuntimeError) as error:
                     self._holds.fail(of_exception(f"consuming as group {self._group.name!r}", error))
                     self._rejoin = True
+                except EventBusError as error:
+                    if not error.retryable:
+                        raise
+                    self._holds.fail(error)
+                    self._rejoin = True
         except EventBusError as error:
             self._holds.fail(error)
+        except Exception as error:
+            # Without its thread a consumer would just be silent for ever.
+            self._holds.fail(of_exception(f"consuming as group {self._group.name!r}", error))
+            raise
         finally:
             self._leave()
 
@@ -145,6 +155,7 @@ class Member(threading.Thread):
         with self._holds.changed:
             self._holds.changed.wait_for(lambda: self._stopping, timeout=0.2)
         if not self._stopping:
+            self._sent = {}
             self._open()
 
     def _leave(self) -> None:
@@ -172,6 +183,8 @@ class Member(threading.Thread):
     def _serve(self) -> None:
         while self._commands:
             command, answer = self._commands.popleft()
+            if not answer.set_running_or_notify_cancel():
+                continue
             try:
                 answer.set_result(command())
             except EventBusError as error:
@@ -227,9 +240,23 @@ class Member(threading.Thread):
 
     def _resume_after_gap(self, hold: Hold, reason: str) -> None:
         low = bounds(self._connection, [hold.place])[hold.place].low
+        if low < hold.next:
+            self._resume_shorter_log(hold, low)
+            return
         self._reassign(hold, low)
         self._add_gap(hold, hold.next, low, reason)
         hold.next = low
+
+    def _resume_shorter_log(self, hold: Hold, low: int) -> None:
+        """The log ends before the position: it was made anew or lost its end. Kept, the position would skip records."""
+        self._commit_places({hold.place: low})
+        self._holds.lose([hold], f"the log ends before offset {hold.next}; the group goes on at {low}")
+        successor = self._holds.new_hold(*hold.place, low, self._turn)
+        successor.client_paused = hold.client_paused
+        with self._holds.changed:
+            self._holds.held[hold.place] = successor
+            self._holds.report(Assigned(successor))
+        self._reassign(successor, low)
 
     def _reassign(self, hold: Hold, offset: int) -> None:
         # A plain seek is refused for a partition whose position was lost.

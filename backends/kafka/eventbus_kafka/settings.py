@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from eventbus_core.backend import BackendSettings
 
 #: Room that Kafka's framing of one record batch takes beside key, value and headers.
-FRAMING_BYTES: Final = 48_576
+FRAMING_BYTES: Final = 4_096
 
 #: Options that the guarantees rest on, or that a typed setting stands for.
 _RESERVED: Final = frozenset(
@@ -78,6 +78,8 @@ class KafkaSettings(BackendSettings):
     ``kafka+tls://`` turns TLS on; credentials in the URL turn SASL on. Raises ``pydantic.ValidationError``.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
     bootstrap_servers: str = "127.0.0.1:9092"
     """``host:port``, several joined by commas."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -101,8 +103,8 @@ class KafkaSettings(BackendSettings):
     linger_ms: float = Field(default=5.0, ge=0)
     """How long a record may wait for others to share a request."""
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
-    max_record_bytes: int = Field(default=1_000_000, ge=1)
-    """Largest sum of key, value and header bytes. The broker's ``message.max.bytes`` must be 48,576 above it."""
+    max_record_bytes: int = Field(default=1_044_480, ge=1)
+    """Largest sum of key, value and header bytes. The broker's ``message.max.bytes`` must be 4,096 above it."""
     client_options: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Raw options of librdkafka, for what has no setting. Options that delivery guarantees rest on are refused."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import ClassVar
 
 import pulsar
@@ -14,9 +15,11 @@ from eventbus_pulsar.consumer import PulsarConsumer
 from eventbus_pulsar.cursors import Cursors
 from eventbus_pulsar.producer import PulsarProducer
 from eventbus_pulsar.rest import Rest
-from eventbus_pulsar.settings import PulsarSettings
+from eventbus_pulsar.settings import BROKER_PROBE_SECONDS, PulsarSettings
 
 _MEASURED = "measured on Pulsar 4.0.8"
+_TAKEOVER_SLACK_SECONDS = 8.0
+"""Beats, and attempts that were refused before."""
 
 
 class PulsarBackend(Backend[PulsarSettings]):
@@ -50,11 +53,16 @@ class PulsarBackend(Backend[PulsarSettings]):
             "durability": "BookKeeper, with the namespace's write quorum",
             "reach": "a network service",
             "max_record_bytes": "5 MiB message limit less headers; bytes that are no text may double in the encoding",
-            "max_takeover_seconds": "2 s of silence, the broker's 5 s probe of a frozen owner, and beats",
+            "max_takeover_seconds": "silent_seconds (2 by default), the broker's 5 s probe of a frozen owner, and beats",
             "transactions": "not offered",
             "delayed_send": "not offered",
         },
     )
+
+    def __init__(self, settings: PulsarSettings) -> None:
+        super().__init__(settings)
+        takeover = settings.silent_seconds + BROKER_PROBE_SECONDS + _TAKEOVER_SLACK_SECONDS
+        self.capabilities = dataclasses.replace(type(self).capabilities, max_takeover_seconds=takeover)
 
     def producer(self, *, max_records: int, max_bytes: int) -> PulsarProducer:  # noqa: ARG002  (counted in records)
         rest, client, cursors = self._connect()

@@ -14,7 +14,7 @@ from urllib.parse import quote_plus
 
 import pulsar
 
-from eventbus_core.errors import Conflict, NotFound
+from eventbus_core.errors import BrokerError, Conflict, NotFound
 from eventbus_core.records import Position, Where
 from eventbus_pulsar.errors import ClientError, translated
 from eventbus_pulsar.positions import position_of
@@ -23,6 +23,9 @@ from eventbus_pulsar.rest import Rest
 from eventbus_pulsar.settings import PulsarSettings
 
 _MARK = "eb.settled"
+_PLACING = "eb.placing"
+"""A property that a new position has until it lies where it shall: the broker creates first and moves then."""
+_PLACING_SECONDS = 1.0
 _EARLIEST = {"ledgerId": -1, "entryId": -1, "partitionIndex": -1, "batchIndex": -1}
 
 
@@ -55,9 +58,10 @@ class Cursors:
         while True:
             try:
                 return self._ensure(group, topic, partition, start)
-            except Conflict:
-                # Another member is creating it at this moment: then it is there when we look again.
-                if time.monotonic() > deadline:
+            except BrokerError as error:
+                # Another member is creating it at this moment (Pulsar 4.0 answers 409, 412 or 500 then): it is there
+                # when we look again.
+                if type(error) not in (BrokerError, Conflict) or time.monotonic() > deadline:
                     raise
             time.sleep(0.05)
 
@@ -66,14 +70,29 @@ class Cursors:
         doing = f"creating the position of group {group!r} in {topic!r}[{partition}]"
         found = self._rest.call("GET", self._rest.partition(topic, partition) + "/subscriptions", doing, topic=topic)
         if group in found:
+            if isinstance(start, datetime):
+                self._await_placed(group, topic, partition)
             return
-        if start in ("earliest", "latest"):
-            self._rest.call("PUT", path, doing, body=start, accept=(409,), topic=topic)
-            return
-        # Located first and created at the beginning: a crash in between repeats, it never skips.
         where = self.locate(topic, partition, start) if isinstance(start, datetime) else start
-        self._rest.call("PUT", path, doing, body="earliest", accept=(409,), topic=topic)
-        self.move(group, topic, partition, where)
+        if not isinstance(where, Position):
+            self._rest.call("PUT", path, doing, body=where, accept=(409,), topic=topic)
+            return
+        # One request, so that nobody can begin to consume between creating and moving.
+        ledger, entry, index = _numbers(where)
+        properties = {_PLACING: str(where)} | ({_MARK: str(Position(ledger, entry, index - 1))} if index else {})
+        body = {"ledgerId": ledger, "entryId": entry, "partitionIndex": -1, "batchIndex": -1, "properties": properties}
+        self._rest.call("PUT", path, doing, body=body, topic=topic)
+        self.mark(group, topic, partition, Position(ledger, entry, index - 1) if index else None)
+
+    def _await_placed(self, group: str, topic: str, partition: int) -> None:
+        """Wait for the member that creates the position; if it died, the broker has moved it all the same."""
+        path = self._rest.group(topic, partition, group) + "/properties"
+        doing = f"reading the position of group {group!r}"
+        deadline = time.monotonic() + _PLACING_SECONDS
+        while time.monotonic() < deadline:
+            if _PLACING not in (self._rest.call("GET", path, doing, topic=topic) or {}):
+                return
+            time.sleep(0.02)
 
     def mark(self, group: str, topic: str, partition: int, settled: Position | None) -> None:
         """Write how far the group is inside its first unsettled batch; None: at its beginning."""

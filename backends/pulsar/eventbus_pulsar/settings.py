@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from eventbus_core.backend import BackendSettings
 
@@ -17,8 +17,10 @@ BROKER_PROBE_SECONDS = 5.0
 class PulsarSettings(BackendSettings):
     """URL: ``pulsar://[:token@]host:6650/tenant/namespace?admin_url=…``; ``pulsar+tls://`` for TLS."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
     url: str = "pulsar://localhost:6650"
-    """The broker or proxy: ``pulsar://`` or ``pulsar+ssl://``."""
+    """The broker or proxy: ``pulsar://`` or ``pulsar+ssl://``. A token in it is moved to ``token``."""
     admin_url: str = "http://localhost:8080"
     """The admin REST interface: ``http://`` or ``https://``."""
     tenant: str = "public"
@@ -49,6 +51,17 @@ class PulsarSettings(BackendSettings):
     """How long topics made by this bus keep settled records; -1: for ever. Unsettled records are always kept."""
     client_log_file: Path | None = None
     """Where the native client logs; nowhere if not given. Not to a Python logger: its threads outlive Python."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _move_token(cls, data: Any) -> Any:
+        """The URL is shown in messages."""
+        if not isinstance(data, dict) or not isinstance(data.get("url"), str) or "@" not in data["url"]:
+            return data
+        parts = urlsplit(data["url"])
+        credentials, _, address = parts.netloc.rpartition("@")
+        token = unquote(credentials.partition(":")[2])
+        return {**({"token": token} if token else {}), **data, "url": parts._replace(netloc=address).geturl()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import _pulsar
 import pytest
 from pulsar import exceptions as px
+from pydantic import ValidationError
 
 from eventbus_core.backend import Outgoing
 from eventbus_core.errors import Conflict, EventBusError, NotFound, SendFailed, Unavailable
@@ -189,3 +192,48 @@ def test_positions_are_set_only_without_members(bus):
     bus.admin.delete_group(group)
     with pytest.raises(NotFound):
         bus.admin.lag(group, bus.topic)
+
+
+@pytest.mark.parametrize("first", [0, 3, 6, 9])
+def test_members_that_start_a_new_group_at_once_begin_at_its_time(make_bus, first):
+    bus = make_bus(2)
+    sender = bus.producer()
+    for at in range(0, 10, 2):
+        pair = [Record(bus.topic, str(n).encode(), b"k", (), 1_000_000_000_000 + n) for n in (at, at + 1)]
+        bus.send(sender, pair)
+    start = datetime.fromtimestamp(1_000_000_000 + first / 1000, UTC)
+    together = threading.Barrier(3)
+
+    def join(member: str) -> object:
+        together.wait(10)
+        return bus.consumer(member=member, start=start)
+
+    with ThreadPoolExecutor(3) as threads:
+        members = list(threads.map(join, ["m1", "m2", "m3"]))
+    found: list[str] = []
+
+    def all_there() -> bool:
+        for each in members:
+            found.extend(bus.values(each.poll(100, 0.05, ()).deliveries))
+        return len(found) >= 10 - first
+
+    wait_until(all_there, 10, what="the records from that time on")
+    assert found == [str(n) for n in range(first, 10)]
+
+
+def test_credentials_in_the_url_setting_are_not_shown():
+    settings = PulsarSettings(url="pulsar://:s3cret@localhost:1", connect_timeout_seconds=0.5)
+    assert settings.url == "pulsar://localhost:1"
+    assert settings.token is not None
+    assert settings.token.get_secret_value() == "s3cret"
+    assert "s3cret" not in repr(settings)
+    with pytest.raises(ValidationError) as refused:
+        PulsarSettings.from_url("pulsar://:s3cret@localhost:1?cert_file=x")
+    assert "cret" not in str(refused.value)
+
+
+def test_takeover_capability_follows_the_settings():
+    usual = PulsarBackend(PulsarSettings())
+    patient = PulsarBackend(PulsarSettings(silent_seconds=30, lease_seconds=30))
+    added = patient.capabilities.max_takeover_seconds - usual.capabilities.max_takeover_seconds
+    assert added == 28

@@ -37,7 +37,7 @@ _CAPABILITIES = Capabilities(
         "idempotent_send": "the write script keeps each writer's last batch and answers a repeat with its places",
         "stored_position": "the write script answers with the ordinal of the batch",
         "counted_deliveries": "plain XREAD counts nothing",
-        "seek_by_time": "entry ids begin with the server's milliseconds (redis.io, Streams: entry IDs)",
+        "seek_by_time": "the write script gives an entry the highest record time so far as the first half of its id",
         "keeps_unsettled": "the trim script stops at the lowest cursor of all groups; evicting policies are refused",
         "durability": "with appendonly yes and appendfsync everysec: redis.io, Persistence, AOF advantages",
         "reach": "a TCP server",

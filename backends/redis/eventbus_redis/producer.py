@@ -92,6 +92,7 @@ class RedisProducer(BatchProducer):
                 batch.writer,
                 batch.first,
                 int(rebase),
+                " ".join([str(record.timestamp_ms or 0) for record in batch.records]),
                 *self._encoded(batch),
             )
             calls.append(Call(WRITE, keys, args))
@@ -121,13 +122,8 @@ class RedisProducer(BatchProducer):
         if isinstance(reply, client.ResponseError):
             return self._refused(batch, reply)
         match reply:
-            case [b"OK" | b"DUP", ms, first]:
-                return [
-                    Stored(
-                        topic, partition, Position(ms, at), ms if record.timestamp_ms is None else record.timestamp_ms
-                    )
-                    for at, record in enumerate(batch.records, first)
-                ]
+            case [b"OK" | b"DUP", ms, first, now]:
+                return _places(batch, ms, first, now)
             case [b"GAP", known]:
                 if known:
                     _log.error(
@@ -148,6 +144,16 @@ class RedisProducer(BatchProducer):
         if (batch.topic, batch.partition) in self._doubtful or (class_of(error) is Unavailable and not full):
             return found
         return _failed(found, batch.topic)
+
+
+def _places(batch: WriteBatch, ms: int, first: int, now: int) -> list[Stored]:
+    """Where the script put the batch: an entry's id has the highest time so far, ``ms`` before the batch."""
+    places = []
+    for ordinal, record in enumerate(batch.records, first):
+        time = record.timestamp_ms or now
+        ms = max(ms, time)
+        places.append(Stored(batch.topic, batch.partition, Position(ms, ordinal), time))
+    return places
 
 
 class _Behind(EventBusError):

@@ -64,17 +64,18 @@ end
 WRITE = _script(
     "write",
     """
--- KEYS stream, meta; ARGV incarnation, writer, first, rebase, record...
+-- KEYS stream, meta; ARGV incarnation, writer, first, rebase, times (one per record, 0: the server's), record...
+-- An entry's id has the highest time so far, so that a search by id is a search by the records' own times.
 local producer = 'P:' .. ARGV[2]
 local seen = redis.call('HMGET', KEYS[2], 'inc', 'n', 'ms', producer)
 if seen[1] ~= ARGV[1] then return {'GONE'} end
-local first, count = tonumber(ARGV[3]), #ARGV - 4
+local first, count = tonumber(ARGV[3]), #ARGV - 5
 if seen[4] then
-  local next, start, size, at, ordinal = string.match(seen[4], '(%d+) (%d+) (%d+) (%d+) (%d+)')
+  local next, start, size, at, ordinal, now = string.match(seen[4], '(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)')
   next = tonumber(next)
   if first ~= next then
     if first == tonumber(start) and count == tonumber(size) then
-      return {'DUP', tonumber(at), tonumber(ordinal)}
+      return {'DUP', tonumber(at), tonumber(ordinal), tonumber(now)}
     end
     if first < next then return {'OLD', next} end
     if ARGV[4] ~= '1' then return {'GAP', next} end
@@ -83,17 +84,24 @@ elseif first > 0 and ARGV[4] ~= '1' then
   return {'GAP', 0}
 end
 local clock = redis.call('TIME')
-local ms = math.max(clock[1] * 1000 + math.floor(clock[2] / 1000), tonumber(seen[3]))
-local n = tonumber(seen[2])
-local prefix = string.format('%d-', ms)
-for i = 5, #ARGV do
-  if not redis.call('XADD', KEYS[1], 'NOMKSTREAM', prefix .. string.format('%d', n + i - 4), 'r', ARGV[i]) then
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local before, n = tonumber(seen[3]), tonumber(seen[2])
+local ms, prefix, i = before, string.format('%d-', before), 5
+for time in string.gmatch(ARGV[5], '%d+') do
+  time = tonumber(time)
+  if time == 0 then time = now end
+  if time > ms then
+    ms = time
+    prefix = string.format('%d-', ms)
+  end
+  i = i + 1
+  if not redis.call('XADD', KEYS[1], 'NOMKSTREAM', prefix .. string.format('%d', n + i - 5), 'r', ARGV[i]) then
     return {'GONE'}
   end
 end
 redis.call('HSET', KEYS[2], 'n', string.format('%d', n + count), 'ms', string.format('%d', ms), producer,
-  string.format('%d %d %d %d %d', first + count, first, count, ms, n + 1))
-return {'OK', ms, n + 1}
+  string.format('%d %d %d %d %d %d', first + count, first, count, before, n + 1, now))
+return {'OK', before, n + 1, now}
 """,
     deny_oom=True,
 )
