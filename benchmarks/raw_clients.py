@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 import zlib
 from collections.abc import Sequence
@@ -12,6 +13,27 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 Pair = tuple[bytes, bytes]
+
+
+class Clock:
+    """Wall and processor time from the first ``start`` to ``stop``."""
+
+    def __init__(self) -> None:
+        self._began: tuple[float, float] | None = None
+        self.wall_seconds = self.cpu_seconds = 0.0
+
+    def start(self) -> None:
+        """Begin, if it does not run yet."""
+        if self._began is None:
+            self._began = time.perf_counter(), time.process_time()
+
+    def stop(self) -> None:
+        """Take the times."""
+        assert self._began is not None, "never started"
+        self.wall_seconds = time.perf_counter() - self._began[0]
+        self.cpu_seconds = time.process_time() - self._began[1]
+
+
 """Key and value."""
 
 
@@ -21,8 +43,8 @@ class RawClient(Protocol):
     def publish(self, topic: str, pairs: Sequence[Pair]) -> None:
         """Create the topic if need be, send all and wait until all are stored."""
 
-    def consume(self, topic: str, count: int) -> None:
-        """Receive and acknowledge ``count`` records from the beginning."""
+    def consume(self, topic: str, count: int, clock: Clock) -> None:
+        """Receive and acknowledge ``count`` records from the beginning; the clock runs from the first to the last."""
 
 
 class RawKafka:
@@ -64,7 +86,7 @@ class RawKafka:
         created = admin.create_topics([NewTopic(topic, self._partitions, 1)])
         created[topic].result(30)
 
-    def consume(self, topic: str, count: int) -> None:
+    def consume(self, topic: str, count: int, clock: Clock) -> None:
         from confluent_kafka import Consumer
 
         consumer = Consumer(
@@ -81,7 +103,9 @@ class RawKafka:
             batch = consumer.consume(500, 1.0)
             received += sum(message.error() is None for message in batch)
             if batch:
+                clock.start()
                 consumer.commit(asynchronous=True)
+        clock.stop()
         consumer.close()
         _check(received, count)
 
@@ -123,13 +147,16 @@ class RawPulsar:
         client.close()
         _check(stored, len(pairs))
 
-    def consume(self, topic: str, count: int) -> None:
+    def consume(self, topic: str, count: int, clock: Clock) -> None:
         import pulsar
 
         client = _pulsar_client(self._url)
         consumer = client.subscribe(topic, "raw", initial_position=pulsar.InitialPosition.Earliest)
         for _ in range(count):
-            consumer.acknowledge(consumer.receive(30_000))
+            message = consumer.receive(30_000)
+            clock.start()
+            consumer.acknowledge(message)
+        clock.stop()
         client.close()
 
 
@@ -155,7 +182,7 @@ class RawRedis:
                 stored += len(pipeline.execute())
         _check(stored, len(pairs))
 
-    def consume(self, topic: str, count: int) -> None:
+    def consume(self, topic: str, count: int, clock: Clock) -> None:
         import redis
 
         with redis.Redis.from_url(self._url) as client:
@@ -167,8 +194,10 @@ class RawRedis:
                 for stream, entries in client.xreadgroup(
                     "raw", "me", dict.fromkeys(streams, ">"), count=500, block=1000
                 ):
+                    clock.start()
                     client.xack(stream, "raw", *(entry for entry, _ in entries))
                     received += len(entries)
+            clock.stop()
             _check(received, count)
             client.delete(*streams)
 

@@ -3,8 +3,8 @@
     python -m benchmarks.throughput --url redis://127.0.0.1:6379 --url kafka://127.0.0.1:9092
 
 Each figure is the median of the rounds; within a round all ways take turns, so that a slow moment of the machine hits
-them alike. Opening, joining and closing are part of the time, for the bus and for the raw client. CPU is that of this
-process, all threads, kernel included; the broker's is not.
+them alike. Publishing is timed with opening and closing, receiving from the first record to the last, for the bus and
+for the raw client. CPU is that of this process, all threads, kernel included; the broker's is not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from benchmarks.raw_clients import Pair, raw_client
+from benchmarks.raw_clients import Clock, Pair, raw_client
 from eventbus_core import EventBus, event_type
 
 _VALUE_BYTES = 200
@@ -65,22 +64,29 @@ class Ways:
                 admin.create_topic(names[way], self._partitions)
             if self._raw is not None:
                 self._raw.create(names["raw"])
-                measured["publish raw"] = self._timed(lambda: self._raw.publish(names["raw"], self._pairs))
-            measured["publish bare"] = self._timed(lambda: self._publish_bare(bus, names["bare"]))
-            measured["publish typed"] = self._timed(lambda: self._publish_typed(bus, names["typed"]))
+                measured["publish raw"] = self._whole(lambda: self._raw.publish(names["raw"], self._pairs))
+            measured["publish bare"] = self._whole(lambda: self._publish_bare(bus, names["bare"]))
+            measured["publish typed"] = self._whole(lambda: self._publish_typed(bus, names["typed"]))
             if self._raw is not None:
-                measured["receive raw"] = self._timed(lambda: self._raw.consume(names["raw"], self._count))
-            measured["receive bare"] = self._timed(lambda: self._receive(bus, names["bare"], typed=False))
-            measured["receive typed"] = self._timed(lambda: self._receive(bus, names["typed"], typed=True))
+                measured["receive raw"] = self._timed(lambda clock: self._raw.consume(names["raw"], self._count, clock))
+            measured["receive bare"] = self._timed(lambda clock: self._receive(bus, names["bare"], clock, typed=False))
+            measured["receive typed"] = self._timed(lambda clock: self._receive(bus, names["typed"], clock, typed=True))
             for way in ("bare", "typed"):
                 admin.delete_topic(names[way])
         return measured
 
-    def _timed(self, work: Callable[[], None]) -> Figure:
-        cpu, wall = time.process_time(), time.perf_counter()
-        work()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        return Figure(self._count / wall, cpu / self._count * 1e6)
+    def _whole(self, work: Callable[[], None]) -> Figure:
+        def timed(clock: Clock) -> None:
+            clock.start()
+            work()
+            clock.stop()
+
+        return self._timed(timed)
+
+    def _timed(self, work: Callable[[Clock], None]) -> Figure:
+        clock = Clock()
+        work(clock)
+        return Figure(self._count / clock.wall_seconds, clock.cpu_seconds / self._count * 1e6)
 
     def _publish_bare(self, bus: EventBus, topic: str) -> None:
         with bus.producer() as producer:
@@ -94,16 +100,19 @@ class Ways:
         for receipt in receipts:
             receipt.result()
 
-    def _receive(self, bus: EventBus, topic: str, *, typed: bool) -> None:
+    def _receive(self, bus: EventBus, topic: str, clock: Clock, *, typed: bool) -> None:
         received = 0
         with bus.consumer(topic, group=f"g-{topic}", max_unacked=5000) as consumer:
             while received < self._count:
                 batch = consumer.receive(500)
+                if batch:
+                    clock.start()
                 if typed:
                     for delivery in batch:
                         bus.decode(delivery, Reading)
                 consumer.ack(*batch)
                 received += len(batch)
+            clock.stop()
             consumer.flush()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 from eventbus_core.backend import BackendAdmin, GroupInfo, PartitionLag, TopicInfo
@@ -35,36 +36,35 @@ class Admin:
         check_topic(topic)
         if partitions < 1:
             raise UsageError(f"a topic has at least 1 partition, not {partitions}")
-        with self._lock:
-            self._opened().create_topic(topic, partitions)
+        with self._connection() as admin:
+            admin.create_topic(topic, partitions)
 
     def delete_topic(self, topic: str) -> None:
         """Delete a topic with its records and all groups' positions in it. ``NotFound``."""
         check_topic(topic)
-        with self._lock:
-            self._opened().delete_topic(topic)
+        with self._connection() as admin:
+            admin.delete_topic(topic)
 
     def topics(self) -> Sequence[str]:
         """The names of all topics, sorted."""
-        with self._lock:
-            return self._opened().topics()
+        with self._connection() as admin:
+            return admin.topics()
 
     def describe_topic(self, topic: str) -> TopicInfo:
         """Partitions, first and end positions, retention. ``NotFound``."""
         check_topic(topic)
-        with self._lock:
-            return self._opened().describe_topic(topic)
+        with self._connection() as admin:
+            return admin.describe_topic(topic)
 
     def groups(self) -> Sequence[GroupInfo]:
         """All groups, sorted by name."""
-        with self._lock:
-            return self._opened().groups()
+        with self._connection() as admin:
+            return admin.groups()
 
     def lag(self, group: str, topic: str | None = None) -> Sequence[PartitionLag]:
         """Unsettled records per partition, exact; of all the group's topics when ``topic`` is None. ``NotFound``."""
         check_group(group)
-        with self._lock:
-            admin = self._opened()
+        with self._connection() as admin:
             if topic is not None:
                 return admin.lag(group, check_topic(topic))
             topics = [name for each in admin.groups() if each.name == group for name in each.topics]
@@ -80,8 +80,7 @@ class Admin:
         check_group(group)
         check_topic(topic)
         check_where(to)
-        with self._lock:
-            admin = self._opened()
+        with self._connection() as admin:
             count = admin.describe_topic(topic).partitions
             for each in range(count) if partition is None else [partition]:
                 admin.set_position(group, topic, each, to)
@@ -89,8 +88,8 @@ class Admin:
     def delete_group(self, group: str) -> None:
         """Forget a group's positions. ``Conflict``: it has members. ``NotFound``."""
         check_group(group)
-        with self._lock:
-            self._opened().delete_group(group)
+        with self._connection() as admin:
+            admin.delete_group(group)
 
     def read(self, topic: str, start: Where, *, follow: bool) -> Iterator[Delivery]:
         """For ``EventBus.read``."""
@@ -125,17 +124,19 @@ class Admin:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _opened(self) -> BackendAdmin:
-        refuse_fork(self._opened_in, "admin")
-        if self._closed:
-            raise Closed("the bus of this admin was closed; open another")
-        if self._admin is None:
-            self._admin = self._connect()
-        return self._admin
+    @contextmanager
+    def _connection(self) -> Iterator[BackendAdmin]:
+        refuse_fork(self._opened_in, "admin")  # before the lock: a thread of the parent may have held it
+        with self._lock:
+            if self._closed:
+                raise Closed("the bus of this admin was closed; open another")
+            if self._admin is None:
+                self._admin = self._connect()
+            yield self._admin
 
     def _read(self, topic: str, partition: int, start: Where, timeout: float | None) -> Sequence[Delivery]:
-        with self._lock:
-            return self._opened().read(
+        with self._connection() as admin:
+            return admin.read(
                 topic, partition, start, _READ_RECORDS, self._read_timeout if timeout is None else timeout
             )
 
@@ -156,7 +157,8 @@ class _Cursor:
         """Everything up to the end seen at the call."""
         while self._end is not None and not (self._next == self._end or self._reached()):
             batch = self._admin._read(self._topic, self._partition, self._next, None)  # noqa: SLF001
-            new = [each for each in self._new(batch) if each.position < self._end]
+            # What came after that end is left for `step`.
+            new = self._new([each for each in batch if each.position < self._end])
             yield from new
             if not new:
                 return

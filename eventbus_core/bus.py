@@ -9,6 +9,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal, Self, TypeVar
 
 from eventbus_core import envelope
@@ -30,13 +31,23 @@ from eventbus_core.validation import check_group, check_topic, check_where, reco
 
 T = TypeVar("T")
 
-_open_buses: weakref.WeakSet[EventBus] = weakref.WeakSet()
+# Strong: what a dropped bus has taken is still sent when the interpreter exits.
+_open_buses: set[EventBus] = set()
 
 
 @atexit.register
 def _close_at_exit() -> None:
-    for bus in list(_open_buses):
-        bus.close()
+    with ExitStack() as closing:
+        for bus in list(_open_buses):
+            closing.callback(bus.close)
+
+
+def _renew_locks() -> None:
+    for bus in _open_buses:
+        bus._renew_lock()  # noqa: SLF001  (one mechanism)
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 class EventBus:
@@ -66,7 +77,6 @@ class EventBus:
         self._shared_producer: Producer | None = None
         self._closed = False
         self._opened_in = generation()
-        _open_buses.add(self)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -171,10 +181,11 @@ class EventBus:
             opened = list(self._opened)
         if self._opened_in != generation():
             return  # never end the parent's clients: that hangs
-        for each in sorted(opened, key=lambda item: isinstance(item, Producer)):
-            each.close(timeout)
-        self._admin.end()
-        self._backend.close()
+        with ExitStack() as closing:  # last in, first out; all of it, whatever raises
+            closing.callback(self._backend.close)
+            closing.callback(self._admin.end)
+            for each in sorted(opened, key=lambda item: isinstance(item, Intake)):
+                closing.callback(each.close, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -196,6 +207,7 @@ class EventBus:
         """With the lock held: refuse a closed bus; after a fork begin anew, leaving the parent's clients alone."""
         if self._closed:
             raise Closed("this bus was closed; open another")
+        _open_buses.add(self)
         if self._opened_in != generation():
             kind, settings = self._own
             self._backend = kind(settings)
@@ -203,6 +215,10 @@ class EventBus:
             self._shared_producer = None
             self._admin = self._new_admin()
             self._opened_in = generation()
+
+    def _renew_lock(self) -> None:
+        """In a forked child: a thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
 
     def _new_admin(self) -> Admin:
         return Admin(self._backend.admin, self._backend.settings.request_timeout_seconds)

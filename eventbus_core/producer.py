@@ -218,12 +218,10 @@ class Producer:
             if outgoing:
                 self._handed_over = outgoing[-1].token
                 self._producer.send(outgoing)
-            settled = self._producer.poll(_POLL_SECONDS)
+            if settled := self._producer.poll(_POLL_SECONDS):
+                self._settle(settled)
         except EventBusError as error:
             self._trouble(error, time.monotonic())
-            return
-        if settled:
-            self._settle(settled)
 
     def _prepare(self, outgoing: list[Outgoing], prepare_topic: Callable[[str], None]) -> None:
         for topic in {each.record.topic for each in outgoing} - self._prepared:

@@ -123,6 +123,6 @@ class Receipt:
         for callback in callbacks or ():
             try:
                 callback(self)
-            except Exception:
+            except Exception:  # noqa: BLE001
                 # One user's defect must not cost the other receipts their callbacks, nor the producer its thread.
                 _log.exception("a receipt's callback raised")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -20,7 +21,7 @@ from eventbus_core import (
 )
 from eventbus_core.backend import Assigned, Gap, Group, Lost, Polled, Revoking
 from eventbus_core.intake import Intake
-from eventbus_core.records import Assignment
+from eventbus_core.records import Assignment, Where
 from tests.scripted import ScriptedBackend, ScriptedConsumer, deliveries
 from tests.waiting import wait_until
 
@@ -208,3 +209,81 @@ def test_close_sends_the_last_acks_and_leaves(rig: Rig) -> None:
     assert not received[0].owned
     with pytest.raises(Closed):
         rig.consumer.receive()
+
+
+def refuse_acks(_: Sequence[Delivery]) -> None:
+    raise Unavailable("away")
+
+
+def test_close_leaves_even_when_the_last_acks_do_not_get_through(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0)
+    received = rig.consumer.receive(timeout=5)
+    rig.scripted.ack = refuse_acks  # type: ignore[method-assign]
+    rig.consumer.ack(*received)
+    rig.consumer.close()
+    assert rig.scripted.closed
+
+
+def test_nothing_is_owned_any_more_when_the_backend_leaves(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0)
+    (delivery,) = rig.consumer.receive(timeout=5)
+    owned: list[bool] = []
+    rig.scripted.close = lambda: owned.append(delivery.owned)  # type: ignore[method-assign]
+    rig.consumer.close()
+    assert owned == [False]
+
+
+def test_what_a_lapsed_hold_keeps_back_is_not_lost_should_it_be_renewed(rig: Rig) -> None:
+    rig.assign()
+    rig.hold.valid_until = 0.0
+    rig.deliver(0, 1)
+    assert rig.consumer.receive(timeout=0.2) == []
+    rig.hold.valid_until = float("inf")
+    assert [each.position[0] for each in rig.consumer.receive(timeout=5)] == [0, 1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_seek_that_breaks_in_the_backend_does_not_hang(rig: Rig) -> None:
+    def seek(assignment: Assignment, to: Where) -> Assignment:
+        raise ZeroDivisionError(f"{assignment} {to}")
+
+    rig.assign()
+    wait_until(lambda: rig.consumer.assignments, 5, what="the assignment")
+    rig.scripted.seek = seek  # type: ignore[method-assign]
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            rig.consumer.seek("earliest")
+        except ZeroDivisionError as error:
+            raised.append(error)
+
+    caller = threading.Thread(target=call, daemon=True)
+    caller.start()
+    caller.join(5)
+    assert raised
+
+
+def test_the_pause_of_a_partition_ends_when_it_goes_elsewhere(rig: Rig) -> None:
+    rig.assign()
+    wait_until(lambda: rig.consumer.assignments, 5, what="the assignment")
+    rig.consumer.pause()
+    rig.scripted.script.append(Polled([Lost(rig.hold, "taken")]))
+    wait_until(lambda: not rig.consumer.assignments, 5, what="the loss")
+    rig.hold = Assignment("t", 0, 2)
+    rig.assign()
+    rig.deliver(0)
+    assert len(rig.consumer.receive(timeout=5)) == 1
+
+
+def test_flush_raises_a_long_outage(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventbus_core.intake.REPORT_OUTAGE_SECONDS", 0.1)
+    rig.assign()
+    rig.deliver(0)
+    received = rig.consumer.receive(timeout=5)
+    rig.scripted.ack = refuse_acks  # type: ignore[method-assign]
+    rig.consumer.ack(*received)
+    with pytest.raises(Unavailable, match="still trying"):
+        rig.consumer.flush(5)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eventbus_core.backend import Assigned, Group, Lost, Revoking
-from eventbus_core.backend.leases import LeasedConsumer, quota
+from eventbus_core.backend.leases import Beat, LeasedConsumer, quota
 from eventbus_core.memory import MemoryBackend, MemorySettings
-from eventbus_core.records import Assignment
+from eventbus_core.records import Assignment, lease_clock
 from tests.waiting import wait_until
 
 
@@ -104,3 +105,24 @@ def test_a_silent_member_is_replaced_and_its_late_calls_change_nothing() -> None
     polled = silent.poll(10, 0.0, ())
     assert {change.assignment for change in polled.changes if isinstance(change, Lost)} <= set(holds)
     assert not polled.deliveries
+
+
+def test_a_hold_that_lapses_during_a_beat_stays_lost() -> None:
+    sharing = Sharing(partitions=1, lease_seconds=0.6)
+    member = sharing.join()
+    wait_until(sharing.balanced, 5, what="the member having it")
+    (hold,) = sharing.holds[member]
+    store, started = member.beat, lease_clock()
+
+    def slow(topic: str, held: Sequence[Assignment]) -> Beat:
+        seen = store(topic, held)
+        hold.valid_until = started  # as if the answer had taken longer than what was left
+        return seen
+
+    member.beat = slow  # type: ignore[method-assign]
+
+    def lost() -> bool:
+        return any(isinstance(each, Lost) and each.assignment is hold for each in member.poll(0, 0.05, ()).changes)
+
+    wait_until(lost, 5, what="the loss")
+    assert not hold.owned

@@ -13,6 +13,7 @@ from eventbus_core import (
     BrokerError,
     BufferFull,
     Closed,
+    Forked,
     Hooks,
     InvalidRecord,
     Producer,
@@ -23,6 +24,9 @@ from eventbus_core import (
     TooLarge,
     Unavailable,
 )
+from eventbus_core.backend import Outgoing, Settled
+from tests.forked import exit_code_in_child
+from tests.holding import held
 from tests.scripted import ScriptedBackend, failed, stored
 from tests.waiting import wait_until
 
@@ -202,3 +206,76 @@ def test_a_record_that_no_broker_can_carry_is_refused_before_any_io() -> None:
         producer.send("t", b"x" * (limit + 1))
     producer.close()
     assert not backend.producers
+
+
+def test_when_flush_finds_nothing_open_every_receipt_is_done() -> None:
+    backend = ScriptedBackend(stored)
+    with producer_on(backend) as producer, held(producer._settlement.condition) as free:
+        receipt = producer.send("t", b"x")
+        wait_until(lambda: backend.producers and not backend.producers[0].open, 5, what="the broker's answer")
+        threading.Timer(0.2, free.set).start()
+        assert producer.flush(5) == 0
+        assert receipt.done()
+
+
+def test_a_backend_that_settles_a_record_twice_leaves_no_receipt_open() -> None:
+    backend = ScriptedBackend(lambda _: None)
+    with producer_on(backend) as producer:
+        first, second = producer.send("t", b"1"), producer.send("t", b"2")
+        wait_until(lambda: backend.producers and len(backend.producers[0].taken) == 2, 5, what="the hand-over")
+        backend.producers[0].poll = lambda _: [stored(backend.producers[0].taken[0])] * 2  # type: ignore[method-assign]
+        assert isinstance(first.result(5), Stored)
+        with pytest.raises(SendUnknown, match="twice"):
+            second.result(5)
+        backend.answer = stored
+        assert isinstance(producer.send("t", b"3").result(5), Stored)
+
+
+def test_a_callback_that_raises_costs_nobody_else_anything(caplog: pytest.LogCaptureFixture) -> None:
+    backend = ScriptedBackend(lambda _: None)
+    called = threading.Event()
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError("the user's defect")
+
+    with producer_on(backend) as producer:
+        producer.send("t", b"1").add_done_callback(fail)
+        producer.send("t", b"2").add_done_callback(lambda _: called.set())
+        backend.answer = stored
+        assert called.wait(5)
+        assert isinstance(producer.send("t", b"3").result(5), Stored)
+    assert "the user's defect" in caplog.text
+
+
+def test_an_open_receipt_refuses_a_callback_in_a_forked_child() -> None:
+    producer = producer_on(ScriptedBackend(lambda _: None, send_timeout_seconds=60))
+    receipt = producer.send("t", b"x")
+
+    def add() -> int:
+        try:
+            receipt.add_done_callback(lambda _: None)
+        except Forked:
+            return 7
+        return 0
+
+    with held(producer._settlement.condition):
+        assert exit_code_in_child(add) == 7
+    producer.close(0)
+
+
+def test_the_time_spent_waiting_for_room_does_not_count_towards_the_deadline() -> None:
+    backend = ScriptedBackend(lambda _: None, send_timeout_seconds=0.8)
+    with producer_on(backend, max_records=1) as producer:
+        producer.send("t", b"0")
+        wait_until(lambda: backend.producers and backend.producers[0].taken, 5, what="the hand-over")
+        answers = threading.Timer(0.6, lambda: setattr(backend, "answer", stored_first))
+
+        def stored_first(outgoing: Outgoing) -> Settled | None:
+            return stored(outgoing) if outgoing.record.value == b"0" else None
+
+        answers.start()
+        receipt = producer.send("t", b"1", wait_seconds=5)
+        with pytest.raises(TimeoutError):
+            receipt.result(0.5)  # longer than what was left of the first 0.8 s
+        backend.answer = stored
+        assert isinstance(receipt.result(5), Stored)

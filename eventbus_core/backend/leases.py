@@ -173,6 +173,8 @@ class LeasedConsumer(BackendConsumer):
         # A hold that lapsed while the beat was under way stays lost: users may have seen that it was not owned.
         self._expire()
         for assignment in held:
+            if self._held.get((topic, assignment.partition)) is not assignment:
+                continue
             if assignment.partition in seen.held:
                 assignment.valid_until = started + self._lease_seconds
             else:

@@ -30,7 +30,8 @@ _CAPABILITIES = Capabilities(
     max_takeover_seconds=15.0,
     sources={
         "ack_delay_seconds": "the member commits every 0.5 s; a commit refused during a rebalance is repeated",
-        "fenced_ack": "this plugin drops acks of an ended hold; the broker itself accepts any live member's commit",
+        "fenced_ack": "this plugin drops acks of an ended hold, the broker refuses commits of members it has given up; "
+        "a live member's commit of another's partition it would accept",
         "announced_moves": "cooperative-sticky: on_revoke is held until the drain is released or its deadline passed",
         "idempotent_send": "enable.idempotence with message.timeout.ms=0: none repeated with cut replies and SIGKILL",
         "stored_position": "the delivery report carries the offset",

@@ -239,7 +239,11 @@ class Member(threading.Thread):
             self._holds.fail(broker_error(f"consuming as group {self._group.name!r}", error))
 
     def _resume_after_gap(self, hold: Hold, reason: str) -> None:
-        low = bounds(self._connection, [hold.place])[hold.place].low
+        low, high = bounds(self._connection, [hold.place])[hold.place]
+        if low <= hold.next <= high:
+            # Only a leader that was still catching up said otherwise.
+            self._reassign(hold, hold.next)
+            return
         if low < hold.next:
             self._resume_shorter_log(hold, low)
             return
@@ -249,9 +253,10 @@ class Member(threading.Thread):
 
     def _resume_shorter_log(self, hold: Hold, low: int) -> None:
         """The log ends before the position: it was made anew or lost its end. Kept, the position would skip records."""
-        self._commit_places({hold.place: low})
         self._holds.lose([hold], f"the log ends before offset {hold.next}; the group goes on at {low}")
         successor = self._holds.new_hold(*hold.place, low, self._turn)
+        # To be committed, though nothing is settled yet.
+        successor.committed = low - 1
         successor.client_paused = hold.client_paused
         with self._holds.changed:
             self._holds.held[hold.place] = successor

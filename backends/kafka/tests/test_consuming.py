@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from eventbus_core.backend import Assigned, BackendConsumer, Gap, Lost
-from eventbus_core.errors import Conflict, NotFound
-from eventbus_core.records import Position
+from eventbus_core.errors import BrokerError, Conflict, NotFound, Unavailable
+from eventbus_core.records import Position, Where
 from eventbus_kafka.holds import Hold
+from eventbus_kafka.member import Member
 from tests.waiting import wait_until
 
 from .conftest import Bus, Pump
@@ -212,3 +213,87 @@ def test_what_does_not_exist_or_is_in_use_says_so(bus: Bus) -> None:
         bus.admin.lag(bus.group, topic)
     bus.admin.delete_topic(topic)
     assert topic not in bus.admin.topics()
+
+
+def test_a_position_beyond_the_end_of_the_log_is_given_up_durably(bus: Bus) -> None:
+    bus.send(bus.numbered(0, 5, keys=1))
+    bus.admin.set_position(bus.group, bus.topic, 0, "earliest")
+    places = [TopicPartition(bus.topic, partition, 9) for partition in range(4)]
+    raw = AdminClient({"bootstrap.servers": bus.url})
+    wanted = [ConsumerGroupTopicPartitions(bus.group, places)]
+    next(iter(raw.alter_consumer_group_offsets(wanted).values())).result(10)
+    first = Pump(bus.consumer("m1"))
+    first.until(lambda: len(first.deliveries) == 5, 15, "all records again")
+    first.consumer.close()
+    # The log grows past the position that was wrong: what lies before it must not be skipped.
+    bus.send(bus.numbered(5, 10, keys=1))
+    second = Pump(bus.consumer("m2"))
+    second.until(lambda: len(second.deliveries) >= 10, 15, "what came afterwards")
+    assert second.values() == list(range(5, 15))
+    second.consumer.close()
+
+
+def test_an_outage_in_the_member_thread_is_told_and_survived(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    pump = Pump(bus.consumer())
+    pump.until(pump.assigned, 10, "assigned")
+    failures = [Unavailable("the broker is away")]
+    turn = Member._take_turn
+
+    def failing(member: Member) -> None:
+        if failures:
+            raise failures.pop()
+        turn(member)
+
+    monkeypatch.setattr(Member, "_take_turn", failing)
+    wait_until(lambda: not failures, 5, what="the failure")
+    bus.send(bus.numbered(0, 5))
+    told: list[Unavailable] = []
+
+    def survived() -> bool:
+        try:
+            pump.turn()
+        except Unavailable as error:
+            told.append(error)
+        return len(pump.deliveries) == 5 and bool(told)
+
+    wait_until(survived, 15, what="records after the outage")
+    assert len(told) == 1
+    pump.consumer.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_member_thread_that_ends_is_an_error_not_a_silence(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    pump = Pump(bus.consumer())
+
+    def failing(member: Member) -> None:
+        raise KeyError(member.name)
+
+    monkeypatch.setattr(Member, "_take_turn", failing)
+    with pytest.raises(BrokerError, match="KeyError"):
+        pump.until(lambda: False, 5, "the error")
+    pump.consumer.close()
+
+
+def test_a_seek_that_ends_late_is_told_as_a_new_assignment(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    bus.send(bus.numbered(0, 20, keys=1))
+    pump = Pump(bus.consumer())
+    pump.until(lambda: len(pump.deliveries) == 20, 15, "delivered")
+    before = pump.deliveries[0].assignment
+    assert before is not None
+    go_on = threading.Event()
+    move = Member.move
+
+    def slow(member: Member, hold: Hold, to: Where) -> Hold:
+        go_on.wait(10)
+        return move(member, hold, to)
+
+    monkeypatch.setattr(Member, "move", slow)
+    bus.backend.settings.__dict__["request_timeout_seconds"] = 0.2
+    with pytest.raises(Unavailable):
+        pump.consumer.seek(before, Position(15))
+    bus.backend.settings.__dict__["request_timeout_seconds"] = 5.0
+    go_on.set()
+    pump.until(lambda: len(pump.deliveries) == 25, 10, "the records again")
+    assert [each for each in pump.changes if isinstance(each, Lost) and each.assignment is before]
+    assert pump.deliveries[-1].assignment in pump.assigned()
+    pump.consumer.close()

@@ -26,6 +26,7 @@ _MARK = "eb.settled"
 _PLACING = "eb.placing"
 """A property that a new position has until it lies where it shall: the broker creates first and moves then."""
 _PLACING_SECONDS = 1.0
+_RECONNECT_SECONDS = 0.01
 _EARLIEST = {"ledgerId": -1, "entryId": -1, "partitionIndex": -1, "batchIndex": -1}
 
 
@@ -131,6 +132,12 @@ class Cursors:
         stats = self._rest.call("GET", self._rest.partition(topic, partition) + "/internalStats", doing, topic=topic)
         return extent_of(stats)
 
+    def _settle_after_seek(self, reader: Any) -> None:
+        """A seek makes the broker cut the reader off; until the client is back, asking for what is there fails."""
+        deadline = time.monotonic() + self._settings.request_timeout_seconds
+        while not reader.is_connected() and time.monotonic() < deadline:
+            time.sleep(_RECONNECT_SECONDS)
+
     def locate(self, topic: str, partition: int, moment: datetime) -> Where:
         """The position of the first record not older than ``moment``; "latest" if there is none.
 
@@ -144,6 +151,7 @@ class Cursors:
         reader = open_reader(self._client, self._settings, topic, partition, pulsar.MessageId.earliest)
         try:
             reader.seek(max(1, wanted))
+            self._settle_after_seek(reader)
             while reader.has_message_available():
                 message = received(reader, self._settings.request_timeout_seconds)
                 if message is None:

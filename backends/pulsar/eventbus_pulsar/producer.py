@@ -111,8 +111,6 @@ class PulsarProducer(BackendProducer):
         self._rest = rest
         self._cursors = cursors
         self._max_records = max_records
-        # The broker knows repeats by this name, so no other producer may ever bear it.
-        self._name = f"eventbus-{uuid.uuid4().hex}"
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="eventbus-pulsar")
         self._topics: dict[str, list[_Lane]] = {}
         self._openings: dict[str, _Opening] = {}
@@ -214,7 +212,9 @@ class PulsarProducer(BackendProducer):
         try:
             return self._client.create_producer(
                 data_topic(self._settings, topic, partition),
-                producer_name=self._name,
+                # The broker knows repeats by this name, so no other producer may ever bear it; nor may the next attempt
+                # to open this one, which the broker would refuse as busy while it holds what is left of the first.
+                producer_name=f"eventbus-{uuid.uuid4().hex}",
                 send_timeout_millis=0,
                 max_pending_messages=self._max_records + 1,
                 max_pending_messages_across_partitions=0x7FFFFFFF,

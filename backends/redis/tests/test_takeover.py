@@ -61,9 +61,16 @@ def members(make_bus, tmp_path):
     found.close()
 
 
-def judge(lines, sent: int, partitions: int = 4) -> int:
-    """Nothing lost; per partition every hold continues in order; epochs only grow. Returns how many repeats."""
+def judge(lines, sent: int, partitions: int = 4, freezes: int = 0) -> int:
+    """Nothing lost; per partition every hold continues in order; epochs only grow. Returns how many repeats.
+
+    The one handling that a freeze interrupts ends when the member wakes up, after its successor's first: nothing can
+    fence that. It may start no other.
+    """
     assert {value for *_, value in lines} == {str(i) for i in range(sent)}
+    late = late_lines(lines)
+    assert len(late) <= freezes, f"old holders went on: {late}"
+    lines = [line for line in lines if line not in late]
     for partition in range(partitions):
         mine = [line for line in lines if line[1] == partition]
         seen = 0
@@ -72,9 +79,19 @@ def judge(lines, sent: int, partitions: int = 4) -> int:
             assert ordinals == list(range(ordinals[0], ordinals[0] + len(ordinals))), (partition, epoch, ordinals)
             assert ordinals[0] <= seen + 1, f"hole before epoch {epoch} of partition {partition}"
             seen = max(seen, ordinals[-1])
-        epochs = [line[2] for line in mine]
-        assert epochs == sorted(epochs), f"partition {partition}: an old holder went on"
-    return len(lines) - sent
+    return len(lines) + len(late) - sent
+
+
+def late_lines(lines):
+    """What was handled under an epoch that a newer one of its partition had replaced."""
+    newest: dict[int, int] = {}
+    late = []
+    for line in lines:
+        _, partition, epoch, *_ = line
+        if epoch < newest.setdefault(partition, epoch):
+            late.append(line)
+        newest[partition] = max(newest[partition], epoch)
+    return late
 
 
 def test_a_killed_member_is_replaced_in_order_within_its_lease(members):
@@ -129,10 +146,10 @@ def test_members_killed_and_frozen_under_load_lose_and_reorder_nothing(members):
     end, next_fault = time.monotonic() + seconds, time.monotonic() + 3
     faults = itertools.cycle([signal.SIGKILL, signal.SIGSTOP])
     frozen: list[tuple[float, str]] = []
-    done = 0
+    done = freezes = 0
 
     def load() -> bool:
-        nonlocal sent, next_fault, done
+        nonlocal sent, next_fault, done, freezes
         batch = [Outgoing(i, Record(bus.topic, str(i).encode(), str(i % 64).encode())) for i in range(sent, sent + 30)]
         sent += 30
         producer.send(batch)
@@ -146,6 +163,7 @@ def test_members_killed_and_frozen_under_load_lose_and_reorder_nothing(members):
             members.kill(victim, fault)
             done += 1
             if fault is signal.SIGSTOP:
+                freezes += 1
                 frozen.append((now + LEASE + 1, victim))
             alive.append(f"m{next(names)}")
             members.start(alive[-1])
@@ -160,7 +178,7 @@ def test_members_killed_and_frozen_under_load_lose_and_reorder_nothing(members):
         members.kill(name, signal.SIGCONT)
     wait_until(lambda: len({line[4] for line in members.lines()}) == sent, 20, what="everything handled")
     assert done >= 3
-    repeats = judge(members.lines(), sent)
+    repeats = judge(members.lines(), sent, freezes=freezes)
     assert repeats < sent
     wait_until(lambda: sum(e.records for e in bus.admin.lag("g", bus.topic)) == 0, 10, what="lag 0")
     logging.getLogger(__name__).info("%d sent, %d faults, %d repeats", sent, done, repeats)
