@@ -15,7 +15,15 @@ import _pulsar
 import pulsar
 
 from eventbus_core.backend import BackendProducer, Outgoing, Settled
-from eventbus_core.errors import BrokerError, EventBusError, InvalidRecord, SendFailed, TooLarge, Unavailable
+from eventbus_core.errors import (
+    BrokerError,
+    EventBusError,
+    InvalidRecord,
+    SendFailed,
+    SendUnknown,
+    TooLarge,
+    Unavailable,
+)
 from eventbus_core.records import Stored
 from eventbus_pulsar.connection import close_client, data_topic
 from eventbus_pulsar.cursors import Cursors
@@ -28,6 +36,9 @@ from eventbus_pulsar.settings import PulsarSettings
 
 MAX_MESSAGE_BYTES = 5 * 1024 * 1024 - 10 * 1024
 """The broker's default ``maxMessageSize`` less room for its own fields; above it the client fails a record silently."""
+_LARGE_BYTES = 64 * 1024
+"""From this size on a record has a callback: a broker whose ``maxMessageSize`` is lower refuses it all alone, which the
+client's mark passes over."""
 _POLL_SECONDS = 0.001
 _STALLED_SECONDS = 0.5
 
@@ -70,10 +81,12 @@ class _Lane:
         "client",
         "flushed",
         "inquiry",
+        "large",
         "mark",
         "opening",
         "partition",
         "raw",
+        "ready",
         "results",
         "sent",
         "topic",
@@ -90,7 +103,10 @@ class _Lane:
         self.waiting: deque[Outgoing] = deque()
         self.sent: deque[tuple[int, int]] = deque()
         self.results: deque[Any] = deque()
+        self.large: dict[int, list[Any]] = {}
+        """Per token of a large record the client's answer, once it is there."""
         self.mark = -1
+        self.ready = 0
         self.checked = 0.0
         self.flushed: list[Any] | None = None
         self.inquiry: Future[int] | None = None
@@ -167,7 +183,7 @@ class PulsarProducer(BackendProducer):
             if lane.raw is None:
                 _send_public(lane, encoded)
             else:
-                lane.raw.send_async(_message(encoded), None)
+                lane.raw.send_async(_message(encoded), _answered(lane, token, encoded))
         except (TooLarge, InvalidRecord, UnicodeError, TypeError, ValueError) as error:
             self._fail(outgoing, error)
         else:
@@ -236,12 +252,19 @@ class PulsarProducer(BackendProducer):
         if not lane.sent:
             lane.checked = time.monotonic()
             return
-        confirmed = self._confirmed(lane)
-        if confirmed:
+        lane.ready += self._confirmed(lane)
+        if lane.ready:
             topic, partition, take = lane.topic, lane.partition, lane.sent.popleft
-            for _ in range(confirmed):
+            while lane.ready:
+                answers = lane.large.get(lane.sent[0][0]) if lane.large else None
+                if answers is not None and not answers:
+                    break
                 token, stamp = take()
-                self._settled.append(Settled(token, Stored(topic, partition, None, stamp)))
+                lane.ready -= 1
+                if answers and lane.large.pop(token)[0] != _pulsar.Result.Ok:
+                    self._settled.append(Settled(token, _refused(topic, answers[0])))
+                else:
+                    self._settled.append(Settled(token, Stored(topic, partition, None, stamp)))
             lane.checked = time.monotonic()
         elif time.monotonic() - lane.checked > _STALLED_SECONDS:
             lane.checked = time.monotonic()
@@ -324,6 +347,19 @@ def _message(encoded: Encoded) -> Any:
     if encoded.timestamp_ms:
         builder.event_timestamp(encoded.timestamp_ms)
     return builder.build()
+
+
+def _answered(lane: _Lane, token: int, encoded: Encoded) -> Callable[[Any, Any], None] | None:
+    if encoded.size < _LARGE_BYTES:
+        return None
+    answers: list[Any] = []
+    lane.large[token] = answers
+    return lambda result, _identity: answers.append(result)
+
+
+def _refused(topic: str, result: Any) -> SendFailed | SendUnknown:
+    kind = SendFailed if result == _pulsar.Result.MessageTooBig else SendUnknown
+    return kind(f"not sent to {topic!r}: the broker takes no record so large ({result})", topic=topic, backend="pulsar")
 
 
 def _send_public(lane: _Lane, encoded: Encoded) -> None:
