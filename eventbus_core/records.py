@@ -80,7 +80,8 @@ class Assignment:
     """One hold of one partition by one member, until release, loss or seek. Compared by identity.
 
     ``epoch`` grows with every hold of the partition. ``valid_until`` (on :func:`lease_clock`) is when the hold
-    lapses unless it is renewed: infinite where the broker tells of every loss. Only core sets ``ended``.
+    lapses unless it is renewed: infinite where the broker tells of every loss. Only core sets
+    ``ended``, and does so before it sends the last acks and releases: plugins do not look at it.
     """
 
     __slots__ = ("ended", "epoch", "partition", "topic", "valid_until")

@@ -45,6 +45,11 @@ class Hold(Assignment):
         self.marked_at = 0.0
         self.skip = skip
 
+    @property
+    def lapsed(self) -> bool:
+        """Whether the lease ran out."""
+        return lease_clock() >= self.valid_until
+
 
 class _Attempt(NamedTuple):
     future: Future[tuple[Any, Position | None]]
@@ -156,7 +161,8 @@ class PulsarConsumer(LeasedConsumer):
             hold = delivery.assignment
             if not isinstance(hold, Hold) or self._held.get((hold.topic, hold.partition)) is not hold:
                 continue
-            if not hold.owned or delivery.position <= hold.settled:
+            # Not ``owned``: core ends an assignment before it sends the last acks and releases it.
+            if hold.lapsed or delivery.position <= hold.settled:
                 continue
             if not hold.consumer.is_connected():
                 # The client would take the ack and lose it.
@@ -167,7 +173,7 @@ class PulsarConsumer(LeasedConsumer):
     def give_back(self, assignment: Assignment) -> None:
         if isinstance(assignment, Hold):
             try:
-                if assignment.owned and assignment.consumer.is_connected():
+                if not assignment.lapsed and assignment.consumer.is_connected():
                     self._mark(assignment)
             finally:
                 self._shut(assignment.consumer)
