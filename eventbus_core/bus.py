@@ -34,6 +34,9 @@ T = TypeVar("T")
 # Strong: what a dropped bus has taken is still sent when the interpreter exits.
 _open_buses: set[EventBus] = set()
 
+# Client libraries' destructors join threads that a forked child does not have, so nothing of the parent's is dropped.
+_left_to_the_parent: list[object] = []
+
 
 @atexit.register
 def _close_at_exit() -> None:
@@ -209,6 +212,7 @@ class EventBus:
             raise Closed("this bus was closed; open another")
         _open_buses.add(self)
         if self._opened_in != generation():
+            _left_to_the_parent.extend((self._backend, self._shared_producer, self._admin, *self._opened))
             kind, settings = self._own
             self._backend = kind(settings)
             self._opened = weakref.WeakSet()

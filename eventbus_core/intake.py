@@ -265,25 +265,39 @@ class Intake:
                 assignment.ended = True
 
     def _turn(self) -> None:
+        # Whatever becomes of acks and releases, the poll follows: without it every lease of this member would lapse.
+        trouble = self._settle_up()
+        with self._changed:
+            wanted = self._room()
+            paused = [each for each in self._holds if (each.topic, each.partition) in self._paused]
+            if not wanted and trouble is None and time.monotonic() < self._next_poll:
+                self._changed.wait(min(_POLL_SECONDS, self._next_poll - time.monotonic()))
+                return
+        polled = Polled()
         try:
-            self._serve()
-            self._send_acks()
-            self._finish_drains()
-            with self._changed:
-                wanted = self._room()
-                paused = [each for each in self._holds if (each.topic, each.partition) in self._paused]
-                if not wanted and time.monotonic() < self._next_poll:
-                    self._changed.wait(min(_POLL_SECONDS, self._next_poll - time.monotonic()))
-                    return
             polled = self._consumer.poll(wanted, _POLL_SECONDS if wanted else 0.0, paused)
             self._next_poll = time.monotonic() + _CHANGES_EVERY_SECONDS
         except EventBusError as error:
             if not error.retryable:
                 raise
-            self._note_outage(error)
-            return
-        self._note_recovery()
+            trouble = error
         self._apply(polled)
+        if trouble is None:
+            self._note_recovery()
+        else:
+            self._note_outage(trouble)
+
+    def _settle_up(self) -> EventBusError | None:
+        """Commands, acks and drains; the retryable error that stood in the way of one, to be tried again."""
+        try:
+            self._serve()
+            self._send_acks()
+            self._finish_drains()
+        except EventBusError as error:
+            if not error.retryable:
+                raise
+            return error
+        return None
 
     def _room(self) -> int:
         """How many records to ask for; few small polls cost more than one a little later."""

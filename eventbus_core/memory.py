@@ -32,7 +32,7 @@ from eventbus_core.backend import (
 from eventbus_core.backend.batching import BatchProducer, WriteBatch
 from eventbus_core.backend.leases import Beat, LeasedConsumer
 from eventbus_core.capabilities import Capabilities, Durability, Reach
-from eventbus_core.errors import Conflict, EventBusError, NotFound, SendFailed
+from eventbus_core.errors import Conflict, EventBusError, NotFound, SendFailed, Unavailable
 from eventbus_core.records import Assignment, Delivery, Position, Record, Stored, Where, lease_clock
 
 _MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -274,8 +274,9 @@ class _Consumer(LeasedConsumer):
         with self._store.changed:
             source = self._store.partition(assignment.topic, assignment.partition)
             if not isinstance(assignment, _Hold) or not self._is_mine(assignment):
-                raise Conflict(
-                    f"{assignment!r} is no longer held; seek again", topic=assignment.topic, backend="memory"
+                self.lose(assignment, "another member has taken the partition over")
+                raise Unavailable(
+                    f"{assignment!r} is held no more; seek again", topic=assignment.topic, backend="memory"
                 )
             epoch = source.epochs[name] = source.epochs[name] + 1
             source.leases[name] = source.leases[name]._replace(epoch=epoch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pytest
 
@@ -287,3 +287,27 @@ def test_flush_raises_a_long_outage(rig: Rig, monkeypatch: pytest.MonkeyPatch) -
     rig.consumer.ack(*received)
     with pytest.raises(Unavailable, match="still trying"):
         rig.consumer.flush(5)
+
+
+def test_acks_that_do_not_get_through_never_keep_the_consumer_from_polling(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0)
+    received = rig.consumer.receive(timeout=5)
+    ack, polls = rig.scripted.ack, rig.scripted.poll
+    polled: list[int] = []
+
+    def away(_: object) -> None:
+        raise Unavailable("away")
+
+    def counted(max_records: int, timeout: float, paused: Collection[Assignment]) -> Polled:
+        polled.append(max_records)
+        return polls(max_records, timeout, paused)
+
+    rig.scripted.ack = away  # type: ignore[method-assign]
+    rig.consumer.ack(*received)
+    wait_until(lambda: rig.consumer.flush(0.01) == 1, 5, what="the ack being stuck")
+    rig.scripted.poll = counted  # type: ignore[method-assign]
+    wait_until(lambda: len(polled) > 2, 5, what="polls meanwhile")
+    rig.scripted.ack = ack  # type: ignore[method-assign]
+    assert rig.consumer.flush(5) == 0
+    assert rig.scripted.acked[-1] is received[0]

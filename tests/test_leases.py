@@ -6,9 +6,11 @@ import random
 import uuid
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventbus_core import Unavailable
 from eventbus_core.backend import Assigned, Group, Lost, Revoking
 from eventbus_core.backend.leases import Beat, LeasedConsumer, quota
 from eventbus_core.memory import MemoryBackend, MemorySettings
@@ -126,3 +128,41 @@ def test_a_hold_that_lapses_during_a_beat_stays_lost() -> None:
 
     wait_until(lost, 5, what="the loss")
     assert not hold.owned
+
+
+def test_one_failing_release_does_not_keep_the_other_partitions() -> None:
+    sharing = Sharing(partitions=3, lease_seconds=30.0)
+    member = sharing.join()
+    wait_until(sharing.balanced, 5, what="the member having all")
+    give_back = member.give_back
+    tried: list[int] = []
+
+    def failing(assignment: Assignment) -> None:
+        tried.append(assignment.partition)
+        if assignment.partition == 1:
+            raise Unavailable("away")
+        give_back(assignment)
+
+    member.give_back = failing  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        member.close()
+    assert sorted(tried) == [0, 1, 2]
+    del sharing.holds[member]
+    other = sharing.join()
+
+    def took_two() -> bool:
+        sharing.poll(other)
+        return len(sharing.holds[other]) == 2
+
+    wait_until(took_two, 5, what="the released partitions at another member")
+
+
+def test_a_seek_of_a_wanted_partition_leaves_nothing_behind() -> None:
+    sharing = Sharing(partitions=2, lease_seconds=30.0)
+    member = sharing.join()
+    wait_until(sharing.balanced, 5, what="the member having all")
+    sharing.join().poll(0, 0.0, ())
+    member._next_beat = 0.0
+    (revoking,) = [each for each in member.poll(0, 0.0, ()).changes if isinstance(each, Revoking)]
+    member.seek(revoking.assignment, "earliest")
+    assert not member._revoking

@@ -11,6 +11,7 @@ import time
 import zlib
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from eventbus_core.backend import (
@@ -126,6 +127,7 @@ class LeasedConsumer(BackendConsumer):
     def seek(self, assignment: Assignment, to: Where) -> Assignment:
         moved = self.reposition(assignment, to)
         moved.valid_until = assignment.valid_until
+        self._revoking.discard(assignment)
         self._held[assignment.topic, assignment.partition] = moved
         return moved
 
@@ -137,11 +139,11 @@ class LeasedConsumer(BackendConsumer):
         self._next_beat = min(self._next_beat, lease_clock() + self._MOVING_BEAT_SECONDS)
 
     def close(self) -> None:
-        try:
+        with ExitStack() as closing:
+            # Last in, first out: all releases are tried, then the member leaves; an error is raised after that.
+            closing.callback(self.leave)
             for assignment in list(self._held.values()):
-                self.release(assignment)
-        finally:
-            self.leave()
+                closing.callback(self.release, assignment)
 
     def _drop(self, assignment: Assignment) -> None:
         del self._held[assignment.topic, assignment.partition]
