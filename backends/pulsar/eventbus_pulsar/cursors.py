@@ -14,7 +14,7 @@ from urllib.parse import quote_plus
 
 import pulsar
 
-from eventbus_core.errors import BrokerError, Conflict, NotFound
+from eventbus_core.errors import BrokerError, Conflict, NotFound, Unavailable
 from eventbus_core.records import Position, Where
 from eventbus_pulsar.errors import ClientError, translated
 from eventbus_pulsar.positions import position_of
@@ -62,7 +62,7 @@ class Cursors:
             except BrokerError as error:
                 # Another member is creating it at this moment (Pulsar 4.0 answers 409, 412 or 500 then): it is there
                 # when we look again.
-                if type(error) not in (BrokerError, Conflict) or time.monotonic() > deadline:
+                if type(error) not in (BrokerError, Conflict, Unavailable) or time.monotonic() > deadline:
                     raise
             time.sleep(0.05)
 

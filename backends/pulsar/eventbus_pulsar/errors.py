@@ -89,7 +89,8 @@ def of_status(status: int, doing: str, answer: str, topic: str | None = None) ->
         kind = NotFound
     elif status in (409, 412):
         kind = Conflict
-    elif status in (408, 429, 502, 503, 504):
+    elif status in (408, 429, 500, 502, 503, 504):
+        # 500 also stands for two writes of one cursor that met (BadVersionException): the next one gets through.
         kind = Unavailable
     remedy = "; check the token and its grants" if kind is AccessDenied else ""
     return kind(f"{doing}: HTTP {status} {answer[:300]}{remedy}", topic=topic, backend="pulsar")

@@ -17,7 +17,7 @@ from eventbus_core.backend import Outgoing
 from eventbus_core.errors import Conflict, EventBusError, NotFound, SendFailed, Unavailable
 from eventbus_core.records import Record, Stored
 from eventbus_pulsar import PulsarBackend, PulsarSettings, producer
-from eventbus_pulsar.errors import _CLASSES, class_of
+from eventbus_pulsar.errors import _CLASSES, class_of, of_status
 from eventbus_pulsar.partitioning import murmur3
 from tests.waiting import wait_until
 
@@ -237,3 +237,9 @@ def test_takeover_capability_follows_the_settings():
     patient = PulsarBackend(PulsarSettings(silent_seconds=30, lease_seconds=30))
     added = patient.capabilities.max_takeover_seconds - usual.capabilities.max_takeover_seconds
     assert added == 28
+
+
+def test_a_broker_that_met_another_write_is_asked_again():
+    """Seen after a restart of the broker: HTTP 500 with BadVersionException for the mark of a position."""
+    assert of_status(500, "storing the position", "BadVersionException").retryable
+    assert not of_status(403, "storing the position", "").retryable
