@@ -14,9 +14,9 @@ from eventbus_core.errors import Conflict, NotFound, Unavailable
 from eventbus_core.records import Delivery, Position, Where
 from eventbus_kafka.connection import Connection
 from eventbus_kafka.errors import CLIENT_ERRORS, broker_error, kafka_error, of_exception
-from eventbus_kafka.member import to_record
+from eventbus_kafka.fetching import to_delivery
 from eventbus_kafka.offsets import bounds, partition_count, resolve
-from eventbus_kafka.positions import alter, committed
+from eventbus_kafka.positions import alter, committed, topics_of
 from eventbus_kafka.settings import KafkaSettings
 
 #: The first replication factor at which a second in-sync copy can be required without losing availability.
@@ -54,21 +54,21 @@ class KafkaAdmin(BackendAdmin):
         self._until(what, lambda: self._usable(topic, partitions))
 
     def delete_topic(self, topic: str) -> None:
-        self._connection.metadata(topic)
-        touched = [each.name for each in self.groups() if topic in each.topics]
+        places = [(topic, partition) for partition in self._connection.metadata(topic).partitions]
+        touched = [name for name in self._group_names() if committed(self._connection, name, places)]
         answer = self._connection.client.delete_topics([topic], request_timeout=self._settings.request_timeout_seconds)
         what = f"deleting topic {topic!r}"
         self._connection.only(what, answer, topic=topic)
         self._until(what, lambda: self._count(topic) is None)
         # The broker forgets committed offsets a little later; a topic made anew must not inherit them.
         for group in touched:
-            self._until(what, partial(self._forgotten, group, topic))
+            self._until(what, partial(self._forgotten, group, places))
 
     def topics(self) -> Sequence[str]:
         try:
             found = self._connection.client.list_topics(timeout=self._settings.request_timeout_seconds).topics
         except CLIENT_ERRORS as error:
-            raise of_exception("listing topics", error, hint=self._connection.last_text) from error
+            raise self._connection.explain("listing topics", error) from error
         return sorted(name for name in found if not name.startswith("__"))
 
     def describe_topic(self, topic: str) -> TopicInfo:
@@ -90,17 +90,10 @@ class KafkaAdmin(BackendAdmin):
         )
 
     def groups(self) -> Sequence[GroupInfo]:
-        timeout = self._settings.request_timeout_seconds
-        answer = self._connection.client.list_consumer_groups(request_timeout=timeout)
-        listed = self._connection.result("listing groups", answer)
-        for error in listed.errors or ():
-            raise of_exception("listing groups", error)
-        names = sorted(each.group_id for each in listed.valid or ())
-        found: list[GroupInfo] = []
-        for name in names:
-            topics = {place[0] for place in committed(self._connection, name)}
-            found.append(GroupInfo(name, tuple(sorted(topics)), self._members(name)))
-        return found
+        return [
+            GroupInfo(name, tuple(sorted(topics_of(self._connection, name))), self._members(name))
+            for name in self._group_names()
+        ]
 
     def lag(self, group: str, topic: str) -> Sequence[PartitionLag]:
         count = partition_count(self._connection, topic)
@@ -137,6 +130,7 @@ class KafkaAdmin(BackendAdmin):
         self._connection.only(f"deleting group {group!r}", answer)
 
     def read(self, topic: str, partition: int, start: Where, limit: int, timeout: float) -> Sequence[Delivery]:
+        what = f"reading {topic}[{partition}]"
         place = self._place(topic, partition)
         offset = resolve(self._connection, [place], start)[place]
         deadline = time.monotonic() + timeout
@@ -153,14 +147,14 @@ class KafkaAdmin(BackendAdmin):
                     if error is not None and error.name() == "_PARTITION_EOF":
                         at_end = True
                     elif error is not None:
-                        raise broker_error(f"reading {topic}[{partition}]", error, topic=topic)
+                        raise broker_error(what, error, topic=topic, user=self._settings.user)
                     else:
-                        found.append(Delivery(to_record(message), partition, Position(message.offset() or 0)))
+                        found.append(to_delivery(message, topic, partition, message.offset() or 0, None))
                 if (at_end and found) or time.monotonic() >= deadline:
                     break
             reader.unassign()
         except CLIENT_ERRORS as error:
-            raise of_exception(f"reading {topic}[{partition}]", error, topic=topic) from error
+            raise of_exception(what, error, topic=topic, user=self._settings.user) from error
         return found
 
     def close(self) -> None:
@@ -193,6 +187,14 @@ class KafkaAdmin(BackendAdmin):
             )
         return topic, partition
 
+    def _group_names(self) -> list[str]:
+        timeout = self._settings.request_timeout_seconds
+        answer = self._connection.client.list_consumer_groups(request_timeout=timeout)
+        listed = self._connection.result("listing groups", answer)
+        for error in listed.errors or ():
+            raise self._connection.explain("listing groups", error)
+        return sorted(each.group_id for each in listed.valid or ())
+
     def _members(self, group: str) -> int:
         answer = self._connection.client.describe_consumer_groups(
             [group], request_timeout=self._settings.request_timeout_seconds
@@ -208,8 +210,8 @@ class KafkaAdmin(BackendAdmin):
         except NotFound:
             return None
 
-    def _forgotten(self, group: str, topic: str) -> bool:
-        return all(place[0] != topic for place in committed(self._connection, group))
+    def _forgotten(self, group: str, places: list[tuple[str, int]]) -> bool:
+        return not committed(self._connection, group, places)
 
     def _usable(self, topic: str, partitions: int) -> bool:
         """Every partition has a leader that answers."""

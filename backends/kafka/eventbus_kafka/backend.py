@@ -9,8 +9,9 @@ from eventbus_core.backend import Backend, BackendAdmin, BackendConsumer, Backen
 from eventbus_core.capabilities import Capabilities, Durability, Reach
 from eventbus_kafka.admin import KafkaAdmin
 from eventbus_kafka.connection import Connection
-from eventbus_kafka.consumer import KafkaConsumer, session_seconds
+from eventbus_kafka.consumer import KafkaConsumer
 from eventbus_kafka.producer import KafkaProducer
+from eventbus_kafka.session import expected_seconds
 from eventbus_kafka.settings import KafkaSettings
 
 _TAKEOVER_SLACK_SECONDS = 5.0
@@ -28,6 +29,7 @@ _CAPABILITIES = Capabilities(
     reach=Reach.NETWORK,
     max_record_bytes=1_044_480,
     max_takeover_seconds=15.0,
+    transactions=True,
     sources={
         "ack_delay_seconds": "the member commits every 0.5 s; a commit refused during a rebalance is repeated",
         "fenced_ack": "this plugin drops acks of an ended hold, the broker refuses commits of members it has given up; "
@@ -41,8 +43,9 @@ _CAPABILITIES = Capabilities(
         "durability": "acks=all without fsync: what replication_factor=1 keeps survives the broker's process only",
         "reach": "brokers are reached over TCP",
         "max_record_bytes": "the broker's default message.max.bytes 1,048,588 less framing; setting max_record_bytes",
-        "max_takeover_seconds": "the group session (10 s by default), and the rebalance after it",
-        "transactions": "not offered by this version",
+        "max_takeover_seconds": "the group session (10 s by default), and the rebalance after it; with "
+        "group_protocol=consumer the broker's default of 45 s, which its operator may have changed",
+        "transactions": "a transactional producer commits the group's offsets with its records; broker 2.5 and later",
         "delayed_send": "Kafka has none",
     },
 )
@@ -64,7 +67,7 @@ class KafkaBackend(Backend[KafkaSettings]):
             _CAPABILITIES,
             durability=Durability.REPLICATED if replicated else Durability.PROCESS,
             max_record_bytes=settings.max_record_bytes,
-            max_takeover_seconds=session_seconds(settings) + _TAKEOVER_SLACK_SECONDS,
+            max_takeover_seconds=expected_seconds(settings) + _TAKEOVER_SLACK_SECONDS,
         )
 
     def producer(self, *, max_records: int, max_bytes: int) -> BackendProducer:

@@ -10,12 +10,12 @@ import time
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import TopicMetadata
 
-from eventbus_core.errors import AccessDenied, NotFound, Unavailable
-from eventbus_kafka.errors import ACCESS_DENIED, CLIENT_ERRORS, NOT_FOUND, broker_error, of_exception
+from eventbus_core.errors import AccessDenied, EventBusError, NotFound, Unavailable
+from eventbus_kafka.errors import CLIENT_ERRORS, NOT_FOUND, broker_error, of_exception, refused
 from eventbus_kafka.settings import KafkaSettings
 
 T = TypeVar("T")
@@ -35,7 +35,8 @@ class Connection:
             config: dict[str, Any] = {**settings.client_config(), "error_cb": self._on_error}
             self.client = AdminClient(config)
         except CLIENT_ERRORS as error:
-            raise of_exception("opening a Kafka client", error) from error
+            what = "opening a Kafka client (check ca_file, cert_file, key_file and client_options)"
+            raise of_exception(what, error) from error
         self._probe()
 
     @property
@@ -58,29 +59,35 @@ class Connection:
         if not answer.done() or answer.exception(0) is not None:
             self.client.poll(0)
             self._raise_denial()
+            last = None if self._last is None else KafkaException(self._last)
+            cause = answer.exception(0) if answer.done() else last
             raise Unavailable(
                 f"no Kafka broker answered at {self.settings.bootstrap_servers} within {timeout:g} s"
                 f"{': ' + self.last_text if self.last_text else ''}; check bootstrap_servers, that the broker is up, "
                 f"and security_protocol ({self.settings.security_protocol})",
                 backend="kafka",
-            )
+            ) from cause
         self._last = None
 
     def _raise_denial(self) -> None:
-        if self._last is not None and self._last.name() in ACCESS_DENIED:
+        if self._last is not None and refused(self._last):
             raise AccessDenied(
-                f"Kafka at {self.settings.bootstrap_servers} refused the connection: {self.last_text}; "
-                "check sasl_*, ca_file, cert_file and key_file",
+                f"no trusted connection of {self.settings.user} to Kafka at {self.settings.bootstrap_servers}: "
+                f"{self.last_text}; check sasl_*, ca_file, cert_file and key_file",
                 backend="kafka",
             )
+
+    def explain(self, what: str, error: Exception, *, topic: str | None = None) -> EventBusError:
+        """The event bus's error for a client's, with what the connections complained of since."""
+        self.client.poll(0)
+        return of_exception(what, error, topic=topic, hint=self.last_text, user=self.settings.user)
 
     def result(self, what: str, answer: Future[T], *, topic: str | None = None) -> T:
         """Wait for an admin call's answer, at most a little longer than ``request_timeout_seconds``."""
         try:
             return answer.result(timeout=self.settings.request_timeout_seconds + 1)
         except (*CLIENT_ERRORS, TimeoutError, ValueError) as error:
-            self.client.poll(0)
-            raise of_exception(what, error, topic=topic, hint=self.last_text) from error
+            raise self.explain(what, error, topic=topic) from error
 
     def only(self, what: str, answers: dict[Any, Future[T]], *, topic: str | None = None) -> T:
         """The result of a call that was made for one thing."""
@@ -91,8 +98,7 @@ class Connection:
         try:
             found = self.client.list_topics(topic, timeout=self.settings.request_timeout_seconds).topics.get(topic)
         except CLIENT_ERRORS as error:
-            self.client.poll(0)
-            raise of_exception(f"asking for topic {topic!r}", error, topic=topic, hint=self.last_text) from error
+            raise self.explain(f"asking for topic {topic!r}", error, topic=topic) from error
         if found is None or (found.error is not None and found.error.name() in NOT_FOUND):
             raise NotFound(
                 f"topic {topic!r} does not exist; create it (`eventbus topic create`) or check the name",
@@ -100,5 +106,5 @@ class Connection:
                 backend="kafka",
             )
         if found.error is not None and found.error.name() != "LEADER_NOT_AVAILABLE":
-            raise broker_error(f"asking for topic {topic!r}", found.error, topic=topic)
+            raise broker_error(f"asking for topic {topic!r}", found.error, topic=topic, user=self.settings.user)
         return found

@@ -8,19 +8,14 @@ from concurrent.futures import Future
 
 from eventbus_core.backend import Assigned, BackendConsumer, Group, Lost, Polled
 from eventbus_core.errors import EventBusError, Unavailable
-from eventbus_core.records import Assignment, Delivery, Where
+from eventbus_core.records import Assignment, Delivery, Record, Where
 from eventbus_kafka.connection import Connection
 from eventbus_kafka.holds import Hold, Holds
-from eventbus_kafka.member import Member, heartbeat_seconds
+from eventbus_kafka.member import Member
 from eventbus_kafka.positions import Places, create_positions
+from eventbus_kafka.session import session_of
 from eventbus_kafka.settings import KafkaSettings
-
-_BROKER_SESSION_SECONDS = 45.0
-
-
-def session_seconds(settings: KafkaSettings) -> float:
-    """How long the broker waits for a silent member (the consumer protocol's is the broker's default)."""
-    return settings.session_timeout_seconds if settings.group_protocol == "classic" else _BROKER_SESSION_SECONDS
+from eventbus_kafka.transactions import OutcomeUnknown, Transactions
 
 
 class KafkaConsumer(BackendConsumer):
@@ -34,10 +29,9 @@ class KafkaConsumer(BackendConsumer):
         self._settings = settings
         self._connection = Connection(settings)
         pending = self._create_positions(group, deadline)
-        # The broker counts from the last heartbeat it got, so our own clock must be that much stricter.
-        session = session_seconds(settings)
-        self._holds = Holds(session * 0.9 - heartbeat_seconds(settings))
+        self._holds = Holds(session_of(self._connection, group.name).valid_seconds)
         self._member = Member(self._connection, group, self._holds, pending)
+        self._transactions = Transactions(settings, group.name, group.member)
         self._member.start()
         self._await_join(group, deadline)
 
@@ -73,6 +67,19 @@ class KafkaConsumer(BackendConsumer):
     def ack(self, settled: Sequence[Delivery]) -> None:
         self._holds.settle(settled)
 
+    def transact(self, records: Sequence[Record], settled: Sequence[Delivery]) -> None:
+        metadata = self._member.group_metadata()  # before the check: see eventbus_kafka.transactions
+        places = self._holds.to_settle(settled)
+        if places is None:
+            raise Unavailable("a partition of this transaction is no longer ours; nothing was stored", backend="kafka")
+        try:
+            self._transactions.run(records, places, metadata)
+        except OutcomeUnknown as error:
+            reason = f"the broker did not say whether a transaction was committed: {error}"
+            self._holds.give_up(reason)
+            raise Unavailable(f"{reason}; the group goes on from where it decided", backend="kafka") from error
+        self._holds.settled(settled)
+
     def seek(self, assignment: Assignment, to: Where) -> Assignment:
         if not isinstance(assignment, Hold):
             raise TypeError(f"not an assignment of the Kafka backend: {assignment!r}")
@@ -106,6 +113,7 @@ class KafkaConsumer(BackendConsumer):
 
     def close(self) -> None:
         self._member.stop()
+        self._transactions.close()
         self._member.join(self._settings.request_timeout_seconds)
         if self._member.is_alive():
             raise Unavailable(

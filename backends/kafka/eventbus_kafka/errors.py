@@ -7,6 +7,7 @@ send *unknown*, never *failed*.
 # ruff: noqa: SIM905  (long lists of names are read as text)
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -40,10 +41,11 @@ CONFLICT: Final = frozenset(
     STALE_MEMBER_EPOCH FENCED_MEMBER_EPOCH FENCED_INSTANCE_ID INCONSISTENT_GROUP_PROTOCOL DUPLICATE_RESOURCE _CONFLICT
     REASSIGNMENT_IN_PROGRESS UNRELEASED_INSTANCE_ID""".split()
 )
+# _NOENT: "no leaders found", which the client says of partitions just after an outage (librdkafka 2.16).
 UNAVAILABLE: Final = frozenset(
     """_TRANSPORT _TIMED_OUT _TIMED_OUT_QUEUE _ALL_BROKERS_DOWN _RESOLVE _WAIT_COORD _WAIT_CACHE _NODE_UPDATE
     _DESTROY_BROKER _UNKNOWN_BROKER _IN_PROGRESS _PREV_IN_PROGRESS _INTR _RETRY _QUEUE_FULL _ISR_INSUFF _MSG_TIMED_OUT
-    _MAX_POLL_EXCEEDED _ASSIGNMENT_LOST _PARTIAL
+    _MAX_POLL_EXCEEDED _ASSIGNMENT_LOST _PARTIAL _NOENT
     _OUTDATED BROKER_NOT_AVAILABLE COORDINATOR_LOAD_IN_PROGRESS COORDINATOR_NOT_AVAILABLE NOT_COORDINATOR
     NOT_CONTROLLER NOT_LEADER_FOR_PARTITION LEADER_NOT_AVAILABLE REPLICA_NOT_AVAILABLE NOT_ENOUGH_REPLICAS
     NOT_ENOUGH_REPLICAS_AFTER_APPEND REQUEST_TIMED_OUT NETWORK_EXCEPTION REBALANCE_IN_PROGRESS MEMBER_ID_REQUIRED
@@ -67,7 +69,7 @@ OTHER: Final = frozenset(
     UNSUPPORTED_ASSIGNOR UNSUPPORTED_COMPRESSION_TYPE UNSUPPORTED_ENDPOINT_TYPE UNSUPPORTED_FOR_MESSAGE_FORMAT
     UNSUPPORTED_VERSION VOTER_NOT_FOUND _APPLICATION _ASSIGN_PARTITIONS _AUTO_OFFSET_RESET _BAD_COMPRESSION _BAD_MSG
     _CRIT_SYS_RESOURCE _DESTROY _EXISTING_SUBSCRIPTION _FAIL _FATAL _FENCED _FS _GAPLESS_GUARANTEE _INCONSISTENT
-    _INVALID_ARG _INVALID_DIFFERENT_RECORD _INVALID_TYPE _KEY_DESERIALIZATION _KEY_SERIALIZATION _LOG_TRUNCATION _NOENT
+    _INVALID_ARG _INVALID_DIFFERENT_RECORD _INVALID_TYPE _KEY_DESERIALIZATION _KEY_SERIALIZATION _LOG_TRUNCATION
     _NOOP _NOT_CONFIGURED _NOT_IMPLEMENTED _NO_OFFSET _PARTITION_EOF _PURGE_INFLIGHT _PURGE_QUEUE _READ_ONLY
     _REVOKE_PARTITIONS _STATE _UNDERFLOW _UNKNOWN_PROTOCOL _UNSUPPORTED_FEATURE _VALUE_DESERIALIZATION
     _VALUE_SERIALIZATION""".split()
@@ -84,6 +86,8 @@ were found in the log later (librdkafka 2.16, Kafka 4.1, cut replies), so they a
 CLIENT_ERRORS: Final = (KafkaException, ConsumeError, ProduceError)
 """The exception classes that carry a ``KafkaError``; serialisation errors derive from these two and are never used."""
 
+_CERTIFICATE_ALERT: Final = re.compile(r"SSL routines:.*\balert .*(certificate|unknown ca)")
+
 _CLASSES: Final[tuple[tuple[frozenset[str], type[BrokerError]], ...]] = (
     (ACCESS_DENIED, AccessDenied),
     (NOT_FOUND, NotFound),
@@ -91,7 +95,7 @@ _CLASSES: Final[tuple[tuple[frozenset[str], type[BrokerError]], ...]] = (
     (UNAVAILABLE, Unavailable),
 )
 _REMEDIES: Final[dict[type[BrokerError], str]] = {
-    AccessDenied: "check credentials, certificates and the ACLs of this user",
+    AccessDenied: "check credentials, certificates and the ACLs of {user}",
     NotFound: "check the name, or create it",
     Conflict: "it exists in another shape or is in use",
     Unavailable: "check that the brokers at bootstrap_servers are up and reachable",
@@ -105,25 +109,40 @@ def kafka_error(error: BaseException) -> KafkaError | None:
     return inner if isinstance(inner, KafkaError) else None
 
 
+def refused(error: KafkaError) -> bool:
+    """Whether a connection's error means that trying again is of no use: one side does not trust the other.
+
+    A certificate that the broker misses or does not accept is a transport error to the client, with OpenSSL's text for
+    the alert that the broker sent (librdkafka 2.16).
+    """
+    alert = error.name() == "_TRANSPORT" and _CERTIFICATE_ALERT.search(error.str()) is not None
+    return alert or error.name() in ACCESS_DENIED
+
+
 def error_class(code_name: str) -> type[BrokerError]:
     """The event bus's error for a code's name."""
     return next((kind for names, kind in _CLASSES if code_name in names), BrokerError)
 
 
-def broker_error(what: str, error: KafkaError, *, topic: str | None = None, hint: str = "") -> BrokerError:
+def broker_error(
+    what: str, error: KafkaError, *, topic: str | None = None, hint: str = "", user: str = "this client"
+) -> BrokerError:
     """The event bus's error for a client's; ``hint`` is what the connection said last, if that may be the cause."""
-    kind = error_class(error.name())
+    kind = AccessDenied if refused(error) else error_class(error.name())
     cause = f" (connection: {hint})" if hint and kind is Unavailable else ""
-    raised = kind(f"{what}: {error.str()} [{error.name()}]{cause}; {_REMEDIES[kind]}", topic=topic, backend="kafka")
+    remedy = _REMEDIES[kind].format(user=user)
+    raised = kind(f"{what}: {error.str()} [{error.name()}]{cause}; {remedy}", topic=topic, backend="kafka")
     raised.__cause__ = KafkaException(error)
     return raised
 
 
-def of_exception(what: str, error: Exception, *, topic: str | None = None, hint: str = "") -> EventBusError:
+def of_exception(
+    what: str, error: Exception, *, topic: str | None = None, hint: str = "", user: str = "this client"
+) -> EventBusError:
     """The event bus's error for any exception of the client library."""
     inner = kafka_error(error)
     if inner is not None:
-        raised = broker_error(what, inner, topic=topic, hint=hint)
+        raised = broker_error(what, inner, topic=topic, hint=hint, user=user)
     elif isinstance(error, TimeoutError):
         raised = Unavailable(
             f"{what}: no answer in time{f' (connection: {hint})' if hint else ''}", topic=topic, backend="kafka"
@@ -134,10 +153,13 @@ def of_exception(what: str, error: Exception, *, topic: str | None = None, hint:
     return raised
 
 
-def send_outcome(error: KafkaError, topic: str, *, disturbed: bool) -> SendFailed | SendUnknown:
+def send_outcome(
+    error: KafkaError, topic: str, *, disturbed: bool, user: str = "this client"
+) -> SendFailed | SendUnknown:
     """How a send ended whose delivery report carries ``error``; ``disturbed``: a connection failed since the send."""
     certain = error.name() in SEND_FAILED and not disturbed
     kind: type[SendFailed | SendUnknown] = SendFailed if certain else SendUnknown
-    outcome = kind(f"send to {topic!r}: {error.str()} [{error.name()}]", topic=topic, backend="kafka")
-    outcome.__cause__ = broker_error("send", error, topic=topic)
+    cause = broker_error(f"send to {topic!r}", error, topic=topic, user=user)
+    outcome = kind(str(cause), topic=topic, backend="kafka")
+    outcome.__cause__ = cause
     return outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -9,8 +10,11 @@ from typing import Any, NamedTuple
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
+from eventbus_core.errors import NotFound, Unavailable
 from eventbus_core.records import Position, Where
 from eventbus_kafka.connection import Connection
+
+_RETRY_SECONDS = 0.05
 
 
 class Bounds(NamedTuple):
@@ -54,6 +58,23 @@ def resolve(connection: Connection, places: Iterable[tuple[str, int]], to: Where
 
 
 def _offsets(connection: Connection, places: list[tuple[str, int]], spec: Any) -> dict[tuple[str, int], int]:
+    """Asks again while partitions that were just added have no leader, or the client knows them not yet.
+
+    Kafka's client never looks at a topic again by itself here, so it is told to (librdkafka 2.16). Raises NotFound when
+    the topic is gone.
+    """
+    deadline = time.monotonic() + connection.settings.request_timeout_seconds
+    while True:
+        try:
+            return _offsets_now(connection, places, spec)
+        except (Unavailable, NotFound):
+            if time.monotonic() + _RETRY_SECONDS > deadline:
+                raise
+        partition_counts(connection, {topic for topic, _ in places})
+        time.sleep(_RETRY_SECONDS)
+
+
+def _offsets_now(connection: Connection, places: list[tuple[str, int]], spec: Any) -> dict[tuple[str, int], int]:
     if not places:
         return {}
     answers = connection.client.list_offsets(

@@ -2,35 +2,96 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 
 from eventbus_core.backend import Group
-from eventbus_core.errors import Conflict
+from eventbus_core.errors import Conflict, NotFound
 from eventbus_kafka.connection import Connection
-from eventbus_kafka.errors import CONFLICT, broker_error
+from eventbus_kafka.errors import CLIENT_ERRORS, CONFLICT, broker_error, refused
 from eventbus_kafka.offsets import partition_counts, resolve
 
 Places = dict[tuple[str, int], int]
 
+_ASK_SECONDS = 0.3
 
-def committed(connection: Connection, group: str, places: Iterable[tuple[str, int]] | None = None) -> Places:
-    """The offsets that a group has committed, of ``places`` or of all; those without one are left out."""
-    wanted = None if places is None else [TopicPartition(*place) for place in places]
-    if wanted == []:
+
+def committed(connection: Connection, group: str, places: Iterable[tuple[str, int]]) -> Places:
+    """The offsets that a group has committed there; those without one are left out.
+
+    Through a consumer that never joins: where a coordinator is not ready, the admin client's question for a group's
+    offsets ends the whole process (librdkafka 2.16: rd_kafka_handle_OffsetFetch in a client without a group).
+    """
+    what = f"reading positions of group {group!r}"
+    settings = connection.settings
+    wanted = [TopicPartition(*place) for place in places]
+    if not wanted:
         return {}
-    answer = connection.client.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group, wanted)],
-        request_timeout=connection.settings.request_timeout_seconds,
-    )
-    found: Places = {}
-    for each in connection.only(f"reading positions of group {group!r}", answer).topic_partitions or ():
+    refusals: list[KafkaError] = []
+    config: dict[str, Any] = {
+        **settings.client_config(),
+        "group.id": group,
+        "enable.auto.commit": False,
+        # What is open in a transaction is not committed, and not waited for.
+        "isolation.level": "read_uncommitted",
+        "error_cb": lambda error: refusals.append(error) if refused(error) else None,
+    }
+    try:
+        reader = Consumer(config)
+        try:
+            answer = _ask(reader, wanted, time.monotonic() + settings.request_timeout_seconds, refusals)
+        finally:
+            reader.close()
+    except CLIENT_ERRORS as error:
+        raise connection.explain(what, error) from error
+    for each in answer:
         if each.error is not None:
-            raise broker_error(f"reading positions of group {group!r}", each.error, topic=each.topic)
-        if each.offset >= 0:
-            found[each.topic, each.partition] = each.offset
-    return found
+            raise broker_error(what, each.error, topic=each.topic, user=settings.user)
+    return {(each.topic, each.partition): each.offset for each in answer if each.offset >= 0}
+
+
+def _ask(
+    reader: Consumer, wanted: list[TopicPartition], deadline: float, refusals: list[KafkaError]
+) -> list[TopicPartition]:
+    """A refusal is not among the answers: the client tells it in ``poll``, and goes on trying (librdkafka 2.16)."""
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return reader.committed(wanted, timeout=max(0.01, min(_ASK_SECONDS, left)))
+        except CLIENT_ERRORS:
+            message = reader.poll(0)
+            error = None if message is None else message.error()
+            if error is not None and refused(error):
+                refusals.append(error)
+            if refusals:
+                raise KafkaException(refusals[0]) from None
+            if left <= 0:
+                raise
+
+
+def topics_of(connection: Connection, group: str) -> set[str]:
+    """The topics that a group has committed offsets in. Raises Unavailable while its coordinator is not ready.
+
+    Asks first whether the group exists, for the coordinator's sake: see ``committed``. That one would have to name all
+    partitions of the cluster, for each group.
+    """
+    timeout = connection.settings.request_timeout_seconds
+    what = f"reading positions of group {group!r}"
+    try:
+        connection.only(what, connection.client.describe_consumer_groups([group], request_timeout=timeout))
+    except NotFound:
+        return set()
+    answer = connection.client.list_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(group)], request_timeout=timeout
+    )
+    found = connection.only(what, answer).topic_partitions or ()
+    for each in found:
+        if each.error is not None:
+            raise broker_error(what, each.error, topic=each.topic, user=connection.settings.user)
+    return {each.topic for each in found if each.offset >= 0}
 
 
 def alter(connection: Connection, group: str, places: Places) -> None:
@@ -48,7 +109,9 @@ def alter(connection: Connection, group: str, places: Places) -> None:
                 backend="kafka",
             )
         if each.error is not None:
-            raise broker_error(f"setting positions of group {group!r}", each.error, topic=each.topic)
+            raise broker_error(
+                f"setting positions of group {group!r}", each.error, topic=each.topic, user=connection.settings.user
+            )
 
 
 def create_positions(connection: Connection, group: Group) -> Places:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -11,8 +10,8 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from eventbus_core.backend import BackendProducer, Outgoing, Settled
 from eventbus_core.errors import SendFailed
-from eventbus_core.records import Position, Record, Stored
-from eventbus_kafka.errors import CLIENT_ERRORS, broker_error, kafka_error, of_exception, send_outcome
+from eventbus_core.records import Position, Stored
+from eventbus_kafka.errors import CLIENT_ERRORS, broker_error, kafka_error, of_exception, refused, send_outcome
 from eventbus_kafka.settings import KafkaSettings
 
 
@@ -40,39 +39,38 @@ def producer_config(settings: KafkaSettings, *, max_records: int, max_bytes: int
 class KafkaProducer(BackendProducer):
     """One idempotent producer. Records of one key go to one partition, as Kafka's Java client places them.
 
-    After a fatal client error (the broker refuses the producer id) :meth:`poll` raises, and core opens another.
+    After a fatal client error (the broker refuses the producer id) or refused credentials :meth:`poll` raises, and core
+    opens another.
     """
 
     def __init__(self, settings: KafkaSettings, *, max_records: int, max_bytes: int) -> None:
         self._settled: list[Settled] = []
-        self._waiting: deque[Outgoing] = deque()
+        self._waiting: list[Outgoing] = []
         self._disturbances = 0
-        self._fatal: KafkaError | None = None
+        self._ended_by: KafkaError | None = None
+        self._user = settings.user
         config = producer_config(settings, max_records=max_records, max_bytes=max_bytes)
         try:
             self._client = Producer({**config, "error_cb": self._on_error})
         except CLIENT_ERRORS as error:
-            raise of_exception("opening a Kafka producer", error) from error
+            raise of_exception("opening a Kafka producer", error, user=self._user) from error
 
     def send(self, outgoing: Sequence[Outgoing]) -> None:
         if self._waiting:
+            # Later records wait behind earlier ones, or they would overtake them.
             self._waiting.extend(outgoing)
-            return
-        for index, each in enumerate(outgoing):
-            if not self._hand_over(each):
-                # Later records wait behind it, or they would overtake it.
-                self._waiting.extend(outgoing[index:])
-                return
+        else:
+            self._waiting.extend(outgoing[self._hand_over(outgoing) :])
 
     def poll(self, timeout: float) -> Sequence[Settled]:
         if self._settled:
             timeout = 0.0
         self._client.poll(timeout)
-        while self._waiting and self._hand_over(self._waiting[0]):
-            self._waiting.popleft()
+        if self._waiting:
+            del self._waiting[: self._hand_over(self._waiting)]
         settled, self._settled = self._settled, []
-        if not settled and self._fatal is not None:
-            raise broker_error("the Kafka producer ended", self._fatal)
+        if not settled and self._ended_by is not None:
+            raise broker_error("the Kafka producer ended", self._ended_by, user=self._user)
         return settled
 
     def close(self) -> None:
@@ -85,55 +83,57 @@ class KafkaProducer(BackendProducer):
         except CLIENT_ERRORS as error:
             raise of_exception("closing a Kafka producer", error) from error
 
-    def _hand_over(self, outgoing: Outgoing) -> bool:
-        """Give one record to the client; False: its queue is full. What it refuses for good is settled as failed."""
-        token, record = outgoing
-        optional: dict[str, Any] = {}
-        if record.headers:
-            optional["headers"] = list(record.headers)
-        if record.timestamp_ms is not None:
-            if record.timestamp_ms == 0:
-                self._refuse(token, record, "timestamp_ms=0 means 'now' to Kafka's client; use 1 or None", None)
-                return True
-            optional["timestamp"] = record.timestamp_ms
-        try:
-            self._client.produce(
-                record.topic,
-                record.value,
-                record.key,
-                on_delivery=partial(self._delivered, token, self._disturbances),
-                **optional,
-            )
-        except BufferError:
-            return False
-        except (*CLIENT_ERRORS, TypeError, ValueError, OverflowError) as error:
-            inner = kafka_error(error)
-            if inner is not None and inner.fatal():
-                self._fatal = inner
-            self._refuse(token, record, str(error), error)
-        return True
+    def _hand_over(self, outgoing: Sequence[Outgoing]) -> int:
+        """Give records to the client; how many it took before its queue was full.
 
-    def _refuse(self, token: int, record: Record, why: str, cause: Exception | None) -> None:
-        failed = SendFailed(f"send to {record.topic!r}: {why}", topic=record.topic, backend="kafka")
-        failed.__cause__ = cause if cause is None else of_exception("send", cause, topic=record.topic)
+        What it refuses for good is settled as failed.
+        """
+        produce, delivered, disturbances = self._client.produce, self._delivered, self._disturbances
+        taken = 0
+        for token, (topic, value, key, headers, timestamp_ms) in outgoing:
+            if timestamp_ms == 0:
+                self._refuse(token, topic, "timestamp_ms=0 means 'now' to Kafka's client; use 1 or None", None)
+            else:
+                try:
+                    produce(
+                        topic,
+                        value,
+                        key,
+                        on_delivery=partial(delivered, token, disturbances),
+                        timestamp=timestamp_ms or 0,
+                        headers=list(headers) if headers else None,
+                    )
+                except BufferError:
+                    return taken
+                except (*CLIENT_ERRORS, TypeError, ValueError, OverflowError) as error:
+                    inner = kafka_error(error)
+                    if inner is not None and inner.fatal():
+                        self._ended_by = inner
+                    self._refuse(token, topic, str(error), error)
+            taken += 1
+        return taken
+
+    def _refuse(self, token: int, topic: str, why: str, cause: Exception | None) -> None:
+        failed = SendFailed(f"send to {topic!r}: {why}", topic=topic, backend="kafka")
+        failed.__cause__ = cause if cause is None else of_exception("send", cause, topic=topic)
         self._settled.append(Settled(token, failed))
 
     def _delivered(self, token: int, disturbances: int, error: KafkaError | None, message: Message) -> None:
         if error is None:
-            place = Stored(
-                message.topic(),  # type: ignore[arg-type]
-                message.partition(),  # type: ignore[arg-type]
-                tuple.__new__(Position, (message.offset(),)),
-                message.timestamp()[1],
-            )
-            self._settled.append(Settled(token, place))
+            # One call for every record: built without the constructors' checks.
+            position = tuple.__new__(Position, (message.offset(),))
+            stored = tuple.__new__(Stored, (message.topic(), message.partition(), position, message.timestamp()[1]))
+            self._settled.append(tuple.__new__(Settled, (token, stored)))
             return
         if error.fatal():
-            self._fatal = error
-        disturbed = disturbances != self._disturbances
-        self._settled.append(Settled(token, send_outcome(error, message.topic() or "", disturbed=disturbed)))
+            self._ended_by = error
+        outcome = send_outcome(
+            error, message.topic() or "", disturbed=disturbances != self._disturbances, user=self._user
+        )
+        self._settled.append(Settled(token, outcome))
 
     def _on_error(self, error: KafkaError) -> None:
         self._disturbances += 1
-        if error.fatal():
-            self._fatal = error
+        # Refused credentials are never fatal to the client: it would go on trying for ever, silently.
+        if error.fatal() or refused(error):
+            self._ended_by = error

@@ -67,6 +67,7 @@ _RESERVED: Final = frozenset(
         "ssl.key.location",
         "ssl.key.password",
         "topic.metadata.propagation.max.ms",
+        "transaction.timeout.ms",
         "transactional.id",
     }
 )
@@ -94,7 +95,8 @@ class KafkaSettings(BackendSettings):
     key_password: SecretStr | None = None
     group_protocol: Literal["classic", "consumer"] = "classic"
     """``classic``: every broker; ``session_timeout_seconds`` is ours. ``consumer``: brokers of 4.0 and later (KIP-848);
-    moves disturb less, but the broker's own session timeout applies (45 s unless the operator changes it)."""
+    moves disturb less, but the session timeout is the group's or the broker's (``consumer.session.timeout.ms``, 45 s
+    unless the operator changes it). It is read when joining, which takes the right DESCRIBE_CONFIGS on the group."""
     session_timeout_seconds: float = Field(default=10.0, ge=1.0)
     """A member that is silent this long is replaced (classic protocol). At least the broker's
     ``group.min.session.timeout.ms``, 6 s by default."""
@@ -105,7 +107,7 @@ class KafkaSettings(BackendSettings):
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
     max_record_bytes: int = Field(default=1_044_480, ge=1)
     """Largest sum of key, value and header bytes. The broker's ``message.max.bytes`` must be 4,096 above it."""
-    client_options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    client_options: dict[str, str | int | float | bool] = Field(default_factory=dict, repr=False)
     """Raw options of librdkafka, for what has no setting. Options that delivery guarantees rest on are refused."""
 
     @classmethod
@@ -150,6 +152,13 @@ class KafkaSettings(BackendSettings):
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("mutual TLS needs both cert_file and key_file")
         return self
+
+    @property
+    def user(self) -> str:
+        """Who the brokers take this client for; for error messages."""
+        if self.security_protocol.startswith("SASL_"):
+            return "the client" if self.sasl_username is None else f"user {self.sasl_username!r}"
+        return "the anonymous client" if self.cert_file is None else f"the client of {self.cert_file}"
 
     def client_config(self) -> dict[str, Any]:
         """The options that every client has in common, secrets in the clear: never log it."""

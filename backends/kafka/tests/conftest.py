@@ -1,25 +1,36 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from eventbus_core.backend import Assigned, BackendConsumer, Change, Group, Outgoing, Revoking
 from eventbus_core.records import Assignment, Delivery, Record, Start, Stored
 from eventbus_kafka import KafkaBackend, KafkaSettings
-from tests.brokers import Broker
+from tests.brokers import Broker, own_kafka
 from tests.waiting import wait_until
 
 
 class Bus:
     """A backend on the real broker and one fresh topic, and short ways to use them."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, group_protocol: Literal["classic", "consumer"] = "classic", session_seconds: float = 2.0
+    ) -> None:
         self.url = url
         self.topic = f"t-{uuid.uuid4().hex[:12]}"
         self.group = f"g-{self.topic}"
-        self.backend = KafkaBackend(KafkaSettings(bootstrap_servers=url, session_timeout_seconds=2.0))
+        self.settings = KafkaSettings(
+            bootstrap_servers=url, session_timeout_seconds=session_seconds, group_protocol=group_protocol
+        )
+        self.backend = KafkaBackend(self.settings)
         self.admin = self.backend.admin()
 
     def consumer(self, member: str = "m1", start: Start = "earliest", drain: float = 10.0) -> BackendConsumer:
@@ -50,6 +61,7 @@ class Pump:
     def __init__(self, consumer: BackendConsumer) -> None:
         self.consumer = consumer
         self.changes: list[Change] = []
+        self._released: set[Assignment] = set()
         self.deliveries: list[Delivery] = []
 
     def turn(self, paused: Sequence[Assignment] = (), *, ack: bool = True) -> None:
@@ -66,6 +78,13 @@ class Pump:
 
         wait_until(turned, timeout, every=0.001, what=what)
 
+    def release_wanted(self) -> None:
+        """Give up what is wanted back, once."""
+        for assignment in self.revoking():
+            if assignment not in self._released:
+                self._released.add(assignment)
+                self.consumer.release(assignment)
+
     def assigned(self) -> list[Assignment]:
         return [each.assignment for each in self.changes if isinstance(each, Assigned)]
 
@@ -74,6 +93,48 @@ class Pump:
 
     def values(self) -> list[int]:
         return [int(each.record.value or b"") for each in self.deliveries]
+
+
+def open_aside(bus: Bus, member: str) -> tuple[threading.Thread, list[BackendConsumer]]:
+    """Open a consumer in a thread, as that may have to wait for the test to drain another one."""
+    opened: list[BackendConsumer] = []
+    thread = threading.Thread(target=lambda: opened.append(bus.consumer(member)))
+    thread.start()
+    return thread, opened
+
+
+def victim(bus: Bus, start: str) -> subprocess.Popen[str]:
+    """A member in another process, to be killed."""
+    arguments = [sys.executable, str(Path(__file__).with_name("member.py")), bus.url, bus.topic, bus.group, start]
+    process = subprocess.Popen([*arguments, bus.settings.group_protocol], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "joined\n"
+    process.stdout.close()
+    return process
+
+
+@cache
+def quick_groups() -> str:
+    """The address of a broker whose groups of the consumer protocol have a session of 3 s: it is the broker's to say.
+
+    The default, 45 s, is also the least that a broker allows by default; so it takes a container of its own.
+    """
+    return own_kafka(
+        KAFKA_GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS="1000",
+        KAFKA_GROUP_CONSUMER_SESSION_TIMEOUT_MS="3000",
+        KAFKA_GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS="500",
+        KAFKA_GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS="500",
+    )
+
+
+@pytest.fixture(params=["classic", "consumer"])
+def any_bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
+    """A bus of each of Kafka's two group protocols."""
+    url = request.getfixturevalue("kafka_broker").url if request.param == "classic" else quick_groups()
+    bus = Bus(url, request.param)
+    bus.admin.create_topic(bus.topic, 4)
+    yield bus
+    bus.admin.close()
 
 
 @pytest.fixture

@@ -1,97 +1,21 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from eventbus_core.backend import Assigned, BackendConsumer, Gap, Lost
+from eventbus_core.backend import Assigned, Gap, Group, Lost
 from eventbus_core.errors import BrokerError, Conflict, NotFound, Unavailable
 from eventbus_core.records import Position, Where
+from eventbus_kafka import KafkaBackend
 from eventbus_kafka.holds import Hold
 from eventbus_kafka.member import Member
 from tests.waiting import wait_until
 
-from .conftest import Bus, Pump
-
-
-def open_aside(bus: Bus, member: str) -> tuple[threading.Thread, list[BackendConsumer]]:
-    opened: list[BackendConsumer] = []
-    thread = threading.Thread(target=lambda: opened.append(bus.consumer(member)))
-    thread.start()
-    return thread, opened
-
-
-def victim(bus: Bus, start: str) -> subprocess.Popen[str]:
-    arguments = [sys.executable, str(Path(__file__).with_name("member.py")), bus.url, bus.topic, bus.group, start]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "joined\n"
-    process.stdout.close()
-    return process
-
-
-def test_a_slow_drain_moves_partitions_without_repeating_settled_work(bus: Bus) -> None:
-    bus.send(bus.numbered(0, 800, keys=40))
-    first = Pump(bus.consumer("m1"))
-    first.until(lambda: len(first.deliveries) == 800, 15, "all delivered, none acked", ack=False)
-    thread, opened = open_aside(bus, "m2")
-    first.until(first.revoking, 10, "two partitions wanted back", ack=False)
-    began = time.monotonic()
-    first.until(lambda: time.monotonic() - began > 1.5, 5, "a slow drain", ack=False)
-    moved = first.revoking()
-    first.consumer.ack(list({each.assignment: each for each in first.deliveries}.values()))
-    for assignment in moved:
-        first.consumer.release(assignment)
-    thread.join(15)
-    second = Pump(opened[0])
-
-    def both() -> bool:
-        first.turn()
-        return len(second.assigned()) == 2
-
-    second.until(both, 15, "the second owns them")
-    new = bus.numbered(800, 400, keys=40)
-    bus.send(new)
-
-    def all_new() -> bool:
-        first.turn()
-        return len(first.deliveries) + len(second.deliveries) >= 1200
-
-    second.until(all_new, 15, "the new records")
-    assert not [each for each in first.changes if isinstance(each, Lost)]
-    assert sorted(first.values() + second.values()) == list(range(1200))
-    epochs = {(each.topic, each.partition): each.epoch for each in first.assigned()}
-    assert all(each.epoch > epochs[each.topic, each.partition] for each in second.assigned())
-    second.consumer.close()
-    first.consumer.close()
-
-
-def test_a_drain_past_its_deadline_is_lost_and_its_late_ack_changes_nothing(bus: Bus) -> None:
-    bus.send(bus.numbered(0, 200, keys=40))
-    first = Pump(bus.consumer("m1", drain=0.5))
-    first.until(lambda: len(first.deliveries) == 200, 15, "all delivered", ack=False)
-    thread, opened = open_aside(bus, "m2")
-    first.until(lambda: [each for each in first.changes if isinstance(each, Lost)], 15, "lost", ack=False)
-    lost = {each.assignment for each in first.changes if isinstance(each, Lost)}
-    first.consumer.ack([each for each in first.deliveries if each.assignment in lost])
-    thread.join(15)
-    second = Pump(opened[0])
-    expected = sum(each.assignment in lost for each in first.deliveries)
-    assert expected
-
-    def all_again() -> bool:
-        first.turn(ack=False)
-        return len(second.deliveries) >= expected
-
-    second.until(all_again, 15, "the unsettled records come again")
-    second.consumer.close()
-    first.consumer.close()
+from .conftest import Bus, Pump, victim
 
 
 def test_latest_loses_nothing_even_if_the_first_member_dies_at_once(bus: Bus) -> None:
@@ -103,17 +27,6 @@ def test_latest_loses_nothing_even_if_the_first_member_dies_at_once(bus: Bus) ->
     pump = Pump(bus.consumer("m2", start="latest"))
     pump.until(lambda: len(pump.deliveries) == 10, 20, "what was sent after the first join")
     assert sorted(pump.values()) == list(range(10, 20))
-    pump.consumer.close()
-
-
-def test_a_killed_member_is_replaced_within_the_declared_time(bus: Bus) -> None:
-    process = victim(bus, "earliest")
-    pump = Pump(bus.consumer("m2"))
-    process.kill()
-    process.wait()
-    began = time.monotonic()
-    pump.until(lambda: len(pump.assigned()) == 4, 20, "all partitions taken over")
-    assert time.monotonic() - began < bus.backend.capabilities.max_takeover_seconds
     pump.consumer.close()
 
 
@@ -168,7 +81,7 @@ def test_a_position_cut_off_while_running_is_a_gap(bus: Bus) -> None:
 
     def rewind() -> Hold:
         assignment.next = 10
-        member._reassign(assignment, 10)
+        member._fetching.move(assignment, 10)
         return assignment
 
     member.call(rewind).result(10)
@@ -178,20 +91,6 @@ def test_a_position_cut_off_while_running_is_a_gap(bus: Bus) -> None:
     gap = next(each for each in pump.changes if isinstance(each, Gap))
     assert (gap.after, gap.resume) == (Position(9), Position(50))
     pump.consumer.close()
-
-
-def test_seek_moves_the_durable_position_backwards(bus: Bus) -> None:
-    bus.send(bus.numbered(0, 100, keys=1))
-    pump = Pump(bus.consumer())
-    pump.until(lambda: len(pump.deliveries) == 100, 15, "delivered")
-    before = pump.deliveries[0].assignment
-    assert before is not None
-    after = pump.consumer.seek(before, Position(40))
-    assert after.epoch > before.epoch
-    assert sum(each.records for each in bus.admin.lag(bus.group, bus.topic)) == 60
-    pump.consumer.ack([pump.deliveries[99]])
-    pump.consumer.close()
-    assert sum(each.records for each in bus.admin.lag(bus.group, bus.topic)) == 60
 
 
 def test_what_does_not_exist_or_is_in_use_says_so(bus: Bus) -> None:
@@ -272,6 +171,27 @@ def test_a_member_thread_that_ends_is_an_error_not_a_silence(bus: Bus, monkeypat
     with pytest.raises(BrokerError, match="KeyError"):
         pump.until(lambda: False, 5, "the error")
     pump.consumer.close()
+
+
+def test_a_member_that_joins_while_another_one_drains_is_open_in_time(bus: Bus) -> None:
+    first = Pump(bus.consumer("m1"))
+    first.until(lambda: len(first.assigned()) == 4, 15, "assigned")
+    second = Pump(bus.consumer("m2"))
+    first.until(first.revoking, 15, "partitions wanted back")
+    hurried = KafkaBackend(bus.settings.model_copy(update={"connect_timeout_seconds": 3.0}))
+    began = time.monotonic()
+    third = Pump(hurried.consumer(Group(bus.group, (bus.topic,), "earliest", "m3", 10.0)))
+    assert 2.5 < time.monotonic() - began < 5, "it did not wait: nothing shown"
+
+    def shared() -> bool:
+        for each in (first, second):
+            each.turn()
+            each.release_wanted()
+        return bool(third.assigned())
+
+    third.until(shared, 20, "its share")
+    for each in (third, second, first):
+        each.consumer.close()
 
 
 def test_a_seek_that_ends_late_is_told_as_a_new_assignment(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:

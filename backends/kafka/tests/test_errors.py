@@ -60,3 +60,4 @@ def test_settings_from_a_url_hide_the_password_and_refuse_what_guarantees_rest_o
     assert "s@cret" not in repr(settings)
     with pytest.raises(ValidationError, match="reserved"):
         KafkaSettings(client_options={"message.timeout.ms": 5})
+    assert "s3cret" not in repr(KafkaSettings(client_options={"sasl.oauthbearer.client.secret": "s3cret"}))
