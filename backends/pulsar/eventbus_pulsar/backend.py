@@ -42,7 +42,7 @@ class PulsarBackend(Backend[PulsarSettings]):
         max_record_bytes=2 * 1024 * 1024,
         max_takeover_seconds=15.0,
         sources={
-            "ack_delay_seconds": "the client sends acks every 100 ms; a position inside a batch is stored every second",
+            "ack_delay_seconds": "acks leave every 100 ms, a position inside a batch every second, lost acks after 1 s",
             "fenced_ack": f"the broker discards acks of a consumer that lost its Exclusive subscription ({_MEASURED})",
             "announced_moves": "members give partitions up by themselves, after draining",
             "idempotent_send": f"topic deduplication by producer name and sequence ({_MEASURED} with 18 faults)",
@@ -65,11 +65,12 @@ class PulsarBackend(Backend[PulsarSettings]):
         self.capabilities = dataclasses.replace(type(self).capabilities, max_takeover_seconds=takeover)
 
     def producer(self, *, max_records: int, max_bytes: int) -> PulsarProducer:  # noqa: ARG002  (counted in records)
-        rest, client, cursors = self._connect()
+        rest, client, cursors = self._connect("opening a producer")
         return PulsarProducer(self.settings, client=client, rest=rest, cursors=cursors, max_records=max_records)
 
     def consumer(self, group: Group) -> PulsarConsumer:
-        rest, client, cursors = self._connect()
+        doing = f"joining group {group.name!r} on {', '.join(map(repr, group.topics))}"
+        rest, client, cursors = self._connect(doing, group.topics[0])
         consumer = PulsarConsumer(self.settings, group, client=client, rest=rest, cursors=cursors)
         try:
             consumer.join()
@@ -79,18 +80,18 @@ class PulsarBackend(Backend[PulsarSettings]):
         return consumer
 
     def admin(self) -> PulsarAdmin:
-        rest, client, cursors = self._connect()
+        rest, client, cursors = self._connect("opening an admin")
         return PulsarAdmin(self.settings, client=client, rest=rest, cursors=cursors)
 
     def close(self) -> None:
         """Nothing is shared between the roles, so there is nothing left to close."""
 
-    def _connect(self) -> tuple[Rest, pulsar.Client, Cursors]:
+    def _connect(self, doing: str, topic: str | None = None) -> tuple[Rest, pulsar.Client, Cursors]:
         rest = Rest(self.settings)
         client: pulsar.Client | None = None
         try:
             # The client answers bad tokens with a timeout; the admin interface says so at once.
-            rest.check()
+            rest.check(doing, topic)
             client = open_client(self.settings)
         except BaseException:
             rest.close()

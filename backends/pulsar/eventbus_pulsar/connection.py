@@ -14,12 +14,16 @@ import pulsar
 from eventbus_core.errors import Unavailable
 from eventbus_pulsar.errors import ClientError, translated
 from eventbus_pulsar.settings import PulsarSettings
+from eventbus_pulsar.tls import context, untrusted
 
 _open: weakref.WeakSet[pulsar.Client] = weakref.WeakSet()
 
 
 def open_client(settings: PulsarSettings) -> pulsar.Client:
-    """A client whose port was seen to answer: the client itself would say ``Timeout`` for a refused one."""
+    """A client whose port was seen to answer: the client itself would say ``Timeout`` for a refused one.
+
+    Raises Unavailable, or AccessDenied for a certificate that is not trusted.
+    """
     _knock(settings)
     files = {
         "tls_trust_certs_file_path": settings.ca_file,
@@ -59,8 +63,13 @@ def _knock(settings: PulsarSettings) -> None:
     parts = urlsplit(settings.url)
     address = (parts.hostname or "localhost", parts.port or (6651 if settings.tls else 6650))
     try:
-        socket.create_connection(address, settings.connect_timeout_seconds).close()
+        with socket.create_connection(address, settings.connect_timeout_seconds) as knocking:
+            if settings.tls:
+                context(settings).wrap_socket(knocking, server_hostname=address[0]).close()
     except OSError as error:
+        refused = untrusted(error, "connecting", settings.url)
+        if refused is not None:
+            raise refused from error
         raise Unavailable(f"cannot connect to {settings.url}: {error}; check url", backend="pulsar") from error
 
 

@@ -2,7 +2,8 @@
 
 The broker's cursor moves by whole entries, that is batches. How far a group is inside the first unsettled batch is kept
 as the subscription property ``eb.settled``: the position of the last settled record. It counts only while that batch is
-the first unsettled entry, so that a cursor moved by other tools is not contradicted.
+the first unsettled entry, so that a cursor moved by other tools is not contradicted. Beside it is ``eb.epoch``, the
+epoch of the last hold: every hold and every move raises it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from eventbus_pulsar.rest import Rest
 from eventbus_pulsar.settings import PulsarSettings
 
 _MARK = "eb.settled"
+_EPOCH = "eb.epoch"
 _PLACING = "eb.placing"
 """A property that a new position has until it lies where it shall: the broker creates first and moves then."""
 _PLACING_SECONDS = 1.0
@@ -35,6 +37,13 @@ class Extent(NamedTuple):
 
     first: Position | None
     end: Position | None
+
+
+class Kept(NamedTuple):
+    """What is kept with a position: the last settled record inside the first unsettled batch, and the last epoch."""
+
+    settled: Position | None
+    epoch: int
 
 
 class Cursors:
@@ -83,7 +92,7 @@ class Cursors:
         properties = {_PLACING: str(where)} | ({_MARK: str(Position(ledger, entry, index - 1))} if index else {})
         body = {"ledgerId": ledger, "entryId": entry, "partitionIndex": -1, "batchIndex": -1, "properties": properties}
         self._rest.call("PUT", path, doing, body=body, topic=topic)
-        self.mark(group, topic, partition, Position(ledger, entry, index - 1) if index else None)
+        self.keep(group, topic, partition, Kept(Position(ledger, entry, index - 1) if index else None, 0))
 
     def _await_placed(self, group: str, topic: str, partition: int) -> None:
         """Wait for the member that creates the position; if it died, the broker has moved it all the same."""
@@ -95,17 +104,17 @@ class Cursors:
                 return
             time.sleep(0.02)
 
-    def mark(self, group: str, topic: str, partition: int, settled: Position | None) -> None:
-        """Write how far the group is inside its first unsettled batch; None: at its beginning."""
-        body = {_MARK: str(settled)} if settled else {}
+    def keep(self, group: str, topic: str, partition: int, kept: Kept) -> None:
+        """Write what is kept with the position; only the owner may, or who moves it while there is none."""
+        body = {_EPOCH: str(kept.epoch)} | ({_MARK: str(kept.settled)} if kept.settled else {})
         path = self._rest.group(topic, partition, group) + "/properties"
         self._rest.call("PUT", path, f"storing the position of group {group!r}", body=body, topic=topic)
 
-    def marked(self, group: str, topic: str, partition: int) -> Position | None:
-        """The last settled record inside the first unsettled batch, as it was written."""
+    def kept(self, group: str, topic: str, partition: int) -> Kept:
+        """What is kept with the position, as it was written."""
         path = self._rest.group(topic, partition, group) + "/properties"
         found = self._rest.call("GET", path, f"reading the position of group {group!r}", topic=topic) or {}
-        return Position.parse(found[_MARK]) if found.get(_MARK) else None
+        return Kept(Position.parse(found[_MARK]) if found.get(_MARK) else None, int(found.get(_EPOCH, 0)))
 
     def move(self, group: str, topic: str, partition: int, to: Where) -> None:
         """Move an existing position; nobody may be consuming with it: a live consumer's acks would undo it."""
@@ -114,7 +123,8 @@ class Cursors:
         path = self._rest.group(topic, partition, group)
         doing = f"moving group {group!r} in {topic!r}[{partition}]"
         # The mark goes first: with the old one and the new cursor together records could be skipped.
-        self.mark(group, topic, partition, None)
+        epoch = self.kept(group, topic, partition).epoch + 1
+        self.keep(group, topic, partition, Kept(None, epoch))
         if where == "latest" or (isinstance(where, Position) and (extent.end is None or where >= extent.end)):
             self._rest.call("POST", path + "/skip_all", doing, topic=topic)
         elif where == "earliest" or (isinstance(where, Position) and extent.first and where <= extent.first):
@@ -124,7 +134,7 @@ class Cursors:
             body = {"ledgerId": ledger, "entryId": entry, "partitionIndex": -1, "batchIndex": -1}
             self._rest.call("POST", path + "/resetcursor", doing, body=body, topic=topic)
             if index:
-                self.mark(group, topic, partition, Position(ledger, entry, index - 1))
+                self.keep(group, topic, partition, Kept(Position(ledger, entry, index - 1), epoch))
 
     def extent(self, topic: str, partition: int) -> Extent:
         """What the partition holds now."""
@@ -190,10 +200,27 @@ class Cursors:
         if not total or not first:
             return None, 0
         ledger, entry = _pair(first)
-        mark = self.marked(group, topic, partition)
+        mark = self.kept(group, topic, partition).settled
         if mark is None or mark[:2] != (ledger, entry):
             return Position(ledger, entry, 0), total
         return Position(ledger, entry, mark[2] + 1), total - mark[2] - 1
+
+    def unsettled_entries(self, group: str, topic: str, partition: int, last: Position) -> list[tuple[int, int]]:
+        """The entries up to ``last``, as (ledger, entry), that the broker has no settlement of."""
+        doing = f"confirming acks of group {group!r} in {topic!r}[{partition}]"
+        stats = self._rest.call("GET", self._rest.partition(topic, partition) + "/internalStats", doing, topic=topic)
+        cursor = stats["cursors"].get(_cursor_name(group))
+        if cursor is None:
+            raise NotFound(f"{doing}: its position was deleted", topic=topic, backend="pulsar")
+        settled = _pair(cursor["markDeletePosition"])
+        found: list[tuple[int, int]] = []
+        for each in stats["ledgers"]:
+            ledger = each["ledgerId"]
+            if settled[0] <= ledger <= last[0]:
+                # The open ledger does not say how many entries it has; it has the last one.
+                beyond = last[1] + 1 if ledger == last[0] else each["entries"]
+                found += [(ledger, entry) for entry in range(beyond) if (ledger, entry) > settled]
+        return found
 
     def groups(self, topic: str) -> list[str]:
         """The groups with a position in every or any partition of a topic."""

@@ -12,6 +12,8 @@ import json
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import _pulsar
+
 from eventbus_core.records import Headers, Record
 
 _PREFIX = "eb."
@@ -86,14 +88,31 @@ def encode(record: Record, now_ms: int) -> Encoded:
     return Encoded(record.value, key, properties, timestamp)
 
 
+def message(encoded: Encoded) -> Any:
+    """The message as the client's inner producer takes it."""
+    builder = _pulsar.MessageBuilder()
+    if encoded.content is None:
+        builder.set_null_value()
+    else:
+        builder.content(encoded.content)
+    if encoded.key:
+        builder.partition_key(encoded.key)
+    for name, value in encoded.properties.items():
+        builder.property(name, value)
+    if encoded.timestamp_ms:
+        builder.event_timestamp(encoded.timestamp_ms)
+    return builder.build()
+
+
 def _headers(properties: dict[str, str]) -> Headers:
-    exact = properties.get(_HEADERS)
-    if exact is not None:
-        return tuple([(name, value.encode("latin-1")) for name, value in json.loads(exact)])
-    order = properties.get(_ORDER)
-    if order is not None:
-        return tuple([(name, properties[name].encode()) for name in _names_of(order)])
-    return tuple([(name, value.encode()) for name, value in sorted(properties.items()) if name[:3] != _PREFIX])
+    if _HEADERS in properties:
+        return tuple([(name, value.encode("latin-1")) for name, value in json.loads(properties[_HEADERS])])
+    if _ORDER in properties:
+        return tuple([(name, properties[name].encode()) for name in _names_of(properties[_ORDER])])
+    headers = _plain_headers(properties)
+    if _KEY in properties or _TIME in properties:
+        return tuple([each for each in headers if each[0][:3] != _PREFIX])
+    return headers
 
 
 def _plain_headers(properties: dict[str, str]) -> Headers:
@@ -120,5 +139,7 @@ def decode(message: Any, topic: str) -> Record:
             # Somebody else's properties that look like ours: hand them on as they are rather than lose the record.
             headers = _plain_headers(properties)
             key = key_text.encode() if key_text else None
-    value = None if message.has_null_value() else message.data()
+    value: bytes | None = message.data()
+    if not value and message.has_null_value():
+        value = None
     return Record(topic, value, key, headers, timestamp)

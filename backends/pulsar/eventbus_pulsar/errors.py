@@ -75,7 +75,9 @@ def translated(error: Exception, doing: str, topic: str | None = None) -> EventB
     """An error of the bus that says what was being done; raise it ``from error``."""
     if isinstance(error, ValueError):
         return SettingsError(f"{doing}: {error}", topic=topic, backend="pulsar")
-    found = class_of(type(error))(f"{doing}: {type(error).__name__}: {error}", topic=topic, backend="pulsar")
+    kind = class_of(type(error))
+    remedy = "; grant the role of the token what it needs" if kind is AccessDenied else ""
+    found = kind(f"{doing}: {type(error).__name__}: {error}{remedy}", topic=topic, backend="pulsar")
     found.__cause__ = error
     return found
 
@@ -92,8 +94,7 @@ def of_status(status: int, doing: str, answer: str, topic: str | None = None) ->
     elif status in (408, 429, 500, 502, 503, 504):
         # 500 also stands for two writes of one cursor that met (BadVersionException): the next one gets through.
         kind = Unavailable
-    remedy = "; check the token and its grants" if kind is AccessDenied else ""
-    return kind(f"{doing}: HTTP {status} {answer[:300]}{remedy}", topic=topic, backend="pulsar")
+    return kind(f"{doing}: HTTP {status} {answer}", topic=topic, backend="pulsar")
 
 
 ClientError = pulsar.PulsarException

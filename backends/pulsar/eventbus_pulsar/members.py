@@ -8,15 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Collection
 from typing import Any
 
 import pulsar
 
+from eventbus_core.errors import Unavailable
 from eventbus_core.records import lease_clock
 from eventbus_pulsar.errors import ClientError, translated
 from eventbus_pulsar.rest import Rest
 from eventbus_pulsar.settings import PulsarSettings
+
+_COMING_SECONDS = 1.0
 
 
 def members_topic(topic: str, group: str) -> str:
@@ -26,9 +30,20 @@ def members_topic(topic: str, group: str) -> str:
 
 
 def connected_members(rest: Rest, topic: str, group: str) -> list[str]:
-    """The members that the broker has connections of, frozen ones too."""
+    """The members that the broker has connections of, frozen ones too.
+
+    Asked again for a moment: while a member is just coming, the broker fails on it with HTTP 500 (Pulsar 4.0).
+    """
     path = rest.volatile(members_topic(topic, group)) + "/stats"
-    stats = rest.call("GET", path, f"listing the members of group {group!r}", accept=(404,), topic=topic) or {}
+    deadline = time.monotonic() + _COMING_SECONDS
+    while True:
+        try:
+            stats = rest.call("GET", path, f"listing the members of group {group!r}", accept=(404,), topic=topic) or {}
+            break
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
     return sorted(name for name, each in stats.get("subscriptions", {}).items() if each.get("consumers"))
 
 
@@ -52,7 +67,7 @@ class Members:
     def open(self) -> None:
         """Join: listen, learn who is connected, say hello. Blocks for at most some operation timeouts."""
         name = members_topic(self._topic, self._group)
-        doing = f"joining group {self._group!r}"
+        doing = f"joining group {self._group!r} on {self._topic!r}"
         self._rest.call("PUT", self._rest.volatile(name), doing, accept=(409,), topic=self._topic)
         full = f"non-persistent://{self._settings.tenant}/{self._settings.namespace}/{name}"
         try:

@@ -65,6 +65,8 @@ class PulsarSettings(BackendSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if "@" in urlsplit(self.admin_url).netloc:
+            raise ValueError("admin_url is shown in messages, so it must not hold credentials: use token")
         if self.lease_seconds >= self.silent_seconds + BROKER_PROBE_SECONDS:
             raise ValueError(
                 f"lease_seconds must be below silent_seconds + {BROKER_PROBE_SECONDS:g}: a frozen member must know by "

@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,6 +13,7 @@ from eventbus_pulsar.consumer import PulsarConsumer
 from eventbus_pulsar.producer import PulsarProducer
 from eventbus_pulsar.settings import PulsarSettings
 from tests.brokers import Broker
+from tests.lossy_proxy import LossyProxy
 from tests.waiting import wait_until
 
 
@@ -40,8 +37,11 @@ class Bus:
         self.opened.append(producer)
         return producer
 
-    def consumer(self, group: str = "g", member: str = "m1", start: object = "earliest") -> PulsarConsumer:
-        consumer = self.backend.consumer(Group(group, (self.topic,), start, member, 5.0))  # type: ignore[arg-type]
+    def consumer(
+        self, group: str = "g", member: str = "m1", start: object = "earliest", url: str | None = None
+    ) -> PulsarConsumer:
+        backend = self.at(url) if url else self.backend
+        consumer = backend.consumer(Group(group, (self.topic,), start, member, 5.0))  # type: ignore[arg-type]
         self.opened.append(consumer)
         return consumer
 
@@ -81,56 +81,6 @@ class Bus:
             self.admin.delete_topic(self.topic)
         finally:
             self.admin.close()
-
-
-class LossyProxy:
-    """Forwards to the broker, also what its lookups name, until told to swallow replies and then to cut."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._target = parts.hostname or "", parts.port or 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        port = self._listener.getsockname()[1]
-        self.url = f"pulsar://127.0.0.1:{port}"
-        self._rename = f"127.0.0.1:{self._target[1]}".encode(), f"127.0.0.1:{port}".encode()
-        assert len(self._rename[0]) == len(self._rename[1]), "the frames' lengths must stay"
-        self.swallow = False
-        self.swallowed = 0
-        self._sockets: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        sockets, self._sockets = self._sockets, []
-        for each in sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(self._target)
-            except OSError:
-                return
-            self._sockets += (near, far)
-            threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
-            threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket, replies: bool) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if replies and self.swallow:
-                    self.swallowed += 1
-                else:
-                    sink.sendall(data.replace(*self._rename) if replies else data)
-        for each in (source, sink):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def close(self) -> None:
-        self._listener.close()
-        self.cut()
 
 
 @pytest.fixture

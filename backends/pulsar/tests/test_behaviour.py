@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import itertools
 import socket
 import threading
 import time
@@ -16,9 +19,12 @@ from pydantic import ValidationError
 from eventbus_core.backend import Outgoing
 from eventbus_core.errors import Conflict, EventBusError, NotFound, SendFailed, Unavailable
 from eventbus_core.records import Record, Stored
-from eventbus_pulsar import PulsarBackend, PulsarSettings, producer
+from eventbus_pulsar import PulsarBackend, PulsarSettings, lanes
+from eventbus_pulsar.connection import open_client
 from eventbus_pulsar.errors import _CLASSES, class_of, of_status
+from eventbus_pulsar.members import connected_members, members_topic
 from eventbus_pulsar.partitioning import murmur3
+from eventbus_pulsar.rest import Rest
 from tests.waiting import wait_until
 
 
@@ -67,7 +73,7 @@ def test_a_record_too_large_for_the_broker_fails_and_the_next_is_stored(bus):
 
 
 def test_without_the_inner_producer_sends_settle_by_callbacks(bus, monkeypatch):
-    monkeypatch.setattr(producer, "inner_producer", lambda client: None)
+    monkeypatch.setattr(lanes, "inner_producer", lambda client: None)
     values = [str(number) for number in range(500)]
     settled = bus.send(bus.producer(), values)
     assert all(isinstance(each.outcome, Stored) for each in settled)
@@ -230,6 +236,29 @@ def test_credentials_in_the_url_setting_are_not_shown():
     with pytest.raises(ValidationError) as refused:
         PulsarSettings.from_url("pulsar://:s3cret@localhost:1?cert_file=x")
     assert "cret" not in str(refused.value)
+    with pytest.raises(ValidationError, match="use token") as refused:
+        PulsarSettings(admin_url="http://me:s3cret@localhost:1")
+    assert "cret" not in str(refused.value)
+
+
+def test_a_call_under_way_while_the_interface_closes_leaves_no_connection_open(bus):
+    for turn in range(60):
+        rest = Rest(bus.backend.settings)
+        calling = threading.Event()
+
+        def call(rest=rest, calling=calling) -> None:
+            calling.set()
+            with contextlib.suppress(RuntimeError):  # closed before it began
+                rest.check("looking")
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        calling.wait(5)
+        thread.join(turn % 6 / 1000)
+        rest.close()
+        thread.join(10)
+        del rest, call, thread
+        gc.collect()  # an open socket would be a ResourceWarning, which fails the run
 
 
 def test_takeover_capability_follows_the_settings():
@@ -243,3 +272,40 @@ def test_a_broker_that_met_another_write_is_asked_again():
     """Seen after a restart of the broker: HTTP 500 with BadVersionException for the mark of a position."""
     assert of_status(500, "storing the position", "BadVersionException").retryable
     assert not of_status(403, "storing the position", "").retryable
+
+
+def test_members_can_be_listed_while_others_are_just_coming(bus, monkeypatch):
+    settings = bus.backend.settings
+    rest, client = Rest(settings), open_client(settings)
+    name = members_topic(bus.topic, "g")
+    rest.call("PUT", rest.volatile(name), "making the topic")
+    call, done, failures = rest.call, threading.Event(), []
+
+    def noted(*args, **options):
+        try:
+            return call(*args, **options)
+        except Unavailable as error:
+            failures.append(error)
+            raise
+
+    def come_and_go(number):
+        for turn in itertools.takewhile(lambda _: not done.is_set(), itertools.count()):
+            client.subscribe(f"non-persistent://public/default/{name}", f"m{number}-{turn}").close()
+
+    monkeypatch.setattr(rest, "call", noted)
+    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(4)]
+    for each in threads:
+        each.start()
+    try:
+        wait_until(
+            lambda: connected_members(rest, bus.topic, "g") is not None and len(failures) >= 2,
+            60,
+            every=0,
+            what="the broker to fail on a member that is just coming",
+        )
+    finally:
+        done.set()
+        for each in threads:
+            each.join()
+        client.close()
+        rest.close()
