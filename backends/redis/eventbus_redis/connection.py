@@ -1,4 +1,4 @@
-"""One socket to Redis, and exchanges of many commands in one write.
+"""One socket to Redis, and exchanges of many commands at a time.
 
 redis-py's ``Connection`` is used directly: its clients and pools retry commands by themselves, and its cluster client
 was seen to run a script eleven times after one lost reply.
@@ -7,7 +7,7 @@ was seen to run a script eleven times after one lost reply.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from redis import exceptions as client
@@ -15,8 +15,11 @@ from redis.connection import Connection, SSLConnection
 
 from eventbus_core.errors import BrokerError, Unavailable
 from eventbus_redis.errors import NAME, mapped
-from eventbus_redis.scripts import Script
+from eventbus_redis.script import Script
 from eventbus_redis.settings import RedisSettings
+
+_SEND_BYTES = 64 << 10
+"""So much is gathered before it is sent: few system calls for many small commands, and an early start of large ones."""
 
 Command: TypeAlias = Sequence[bytes | str | int]
 Reply: TypeAlias = Any
@@ -60,74 +63,64 @@ class Link:
 
     def command(self, *command: bytes | str | int, doing: str, topic: str | None = None, wait: float = 0.0) -> Reply:
         """One command that may be repeated. Raises the mapped error."""
-        return self.commands([command], doing=doing, topic=topic, wait=wait)[0]
+        return self.exchange([command], doing=doing, topic=topic, wait=wait)[0]
 
-    def commands(
-        self, commands: Sequence[Command], *, doing: str, topic: str | None = None, wait: float = 0.0
+    def call(
+        self, script: Script, keys: Sequence[str], args: Sequence[bytes | str | int], *, doing: str, topic: str
+    ) -> Reply:
+        """One script. Raises the mapped error."""
+        return self.exchange([Call(script, keys, args)], doing=doing, topic=topic)[0]
+
+    def exchange(
+        self, requests: Sequence[Call | Command], *, doing: str, topic: str | None = None, wait: float = 0.0
     ) -> list[Reply]:
-        """Commands that may be repeated, in one write. Raises the first mapped error."""
-        replies = self._repeated(commands, doing, topic, wait)
+        """Scripts, and commands that may be repeated; again once when the connection breaks.
+
+        Raises the first mapped error.
+        """
+        replies = self._repeated(requests, doing, topic, wait)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise mapped(reply, doing, topic=topic)
         return replies
 
-    def call(self, script: Script, keys: Sequence[str], args: Sequence[bytes | str | int], *, topic: str) -> Reply:
-        """One script. Raises the mapped error."""
-        return self.calls([Call(script, keys, args)], topic=topic)[0]
+    def exchange_once(self, calls: Iterable[Call], *, doing: str) -> list[Reply | client.ResponseError]:
+        """Scripts, not repeated; errors that the server answered are in the list.
 
-    def calls(self, calls: Sequence[Call], *, topic: str | None = None) -> list[Reply]:
-        """Scripts in one write; repeated once when the connection breaks. Raises the first mapped error."""
-        doing = f"script {calls[0].script.name}" if calls else "nothing"
-        replies = self._repeated([each.by_digest() for each in calls], doing, topic, 0.0)
-        return self._taught(calls, replies, doing, topic)
-
-    def call_once(self, calls: Sequence[Call], *, doing: str) -> list[Reply | client.ResponseError]:
-        """Scripts in one write, not repeated; errors that the server answered are in the list.
-
+        A call is sent before the next is taken from ``calls``, so the server works while the client makes the next.
         Unavailable: the connection broke, and any of them may have run. AccessDenied: at login, none of them ran.
         """
-        replies = self._exchange([each.by_digest() for each in calls], doing, None, 0.0)
-        missing = [at for at, reply in enumerate(replies) if isinstance(reply, client.NoScriptError)]
-        if missing:
-            again = self._exchange([calls[at].by_body() for at in missing], doing, None, 0.0)
-            for at, reply in zip(missing, again, strict=True):
-                replies[at] = reply
-        return replies
+        return self._exchange(calls, doing, None, self._deadline(0.0))
 
     def close(self) -> None:
         """Close the socket; the next call opens another."""
         self._connection.disconnect()
         self._connection_used = False
 
-    def _taught(self, calls: Sequence[Call], replies: list[Reply], doing: str, topic: str | None) -> list[Reply]:
-        missing = [at for at, reply in enumerate(replies) if isinstance(reply, client.NoScriptError)]
-        if missing:
-            again = self._repeated([calls[at].by_body() for at in missing], doing, topic, 0.0)
-            for at, reply in zip(missing, again, strict=True):
-                replies[at] = reply
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise mapped(reply, doing, topic=topic)
-        return replies
-
-    def _repeated(self, commands: Sequence[Command], doing: str, topic: str | None, wait: float) -> list[Reply]:
-        was_used = self._connection_used
+    def _repeated(self, requests: Sequence[Call | Command], doing: str, topic: str | None, wait: float) -> list[Reply]:
+        was_used, deadline = self._connection_used, self._deadline(wait)
         try:
-            return self._exchange(commands, doing, topic, wait)
+            return self._exchange(requests, doing, topic, deadline)
         except Unavailable as error:
             # A connection that was cut while idle shows it only now; a server that does not answer gets no second try.
             if not was_used or isinstance(error.__cause__, client.TimeoutError | client.BusyLoadingError):
                 raise
-        return self._exchange(commands, doing, topic, wait)
+        return self._exchange(requests, doing, topic, deadline)
 
-    def _exchange(self, commands: Sequence[Command], doing: str, topic: str | None, wait: float) -> list[Reply]:
-        connection = self._connection
-        deadline = time.monotonic() + self._settings.request_timeout_seconds + wait
+    def _deadline(self, wait: float) -> float:
+        return time.monotonic() + self._settings.request_timeout_seconds + wait
+
+    def _exchange(
+        self, requests: Iterable[Call | Command], doing: str, topic: str | None, deadline: float
+    ) -> list[Reply]:
         try:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            self._connection_used = True
-            return [self._read(deadline) for _ in commands]
+            sent = self._send(requests)
+            replies = [self._read(deadline) for _ in sent]
+            unknown = [at for at, reply in enumerate(replies) if isinstance(reply, client.NoScriptError)]
+            if unknown:
+                again = self._send([call.by_body() for at in unknown if isinstance(call := sent[at], Call)])
+                for at, reply in zip(unknown, [self._read(deadline) for _ in again], strict=True):
+                    replies[at] = reply
         except (client.RedisError, OSError, ValueError) as error:
             self.close()
             found = mapped(error, doing, topic=topic)
@@ -136,6 +129,25 @@ class Link:
             # Replies that nobody read would answer the next command.
             self.close()
             raise
+        return replies
+
+    def _send(self, requests: Iterable[Call | Command]) -> list[Call | Command]:
+        connection = self._connection
+        sent: list[Call | Command] = []
+        packed: list[bytes] = []
+        size = 0
+        for request in requests:
+            sent.append(request)
+            for piece in connection.pack_command(*(request.by_digest() if isinstance(request, Call) else request)):
+                packed.append(piece)
+                size += len(piece)
+            if size >= _SEND_BYTES:
+                connection.send_packed_command([b"".join(packed)], check_health=False)
+                packed, size = [], 0
+        if packed:
+            connection.send_packed_command([b"".join(packed)], check_health=False)
+            self._connection_used = True
+        return sent
 
     def _read(self, deadline: float) -> Reply:
         try:

@@ -6,44 +6,32 @@ right is the cursor, and that is one fenced script.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from eventbus_core.backend import Gap, Group
 from eventbus_core.backend.leases import Beat, LeasedConsumer
-from eventbus_core.errors import BrokerError, NotFound, Unavailable
+from eventbus_core.errors import NotFound, Unavailable
 from eventbus_core.records import Assignment, Delivery, Position, Where
-from eventbus_redis.connection import Call, Link
-from eventbus_redis.encoding import FIELD, decode
-from eventbus_redis.errors import NAME, gone, unexpected
+from eventbus_redis.connection import Link, Reply
+from eventbus_redis.cursors import Cursors, Stale, open_group
+from eventbus_redis.errors import NAME, forgotten, gone, unexpected
 from eventbus_redis.keys import Keys
-from eventbus_redis.scripts import ACK, ACQUIRE, BEAT, CHECK, CLAIM, LEAVE, OPEN, RELEASE, RENEW, SEEK
+from eventbus_redis.members import Members
+from eventbus_redis.reading import LogReader, RedisAssignment, Rewritten
 from eventbus_redis.settings import RedisSettings
-from eventbus_redis.topics import from_id, shape_of, topic_shape
+from eventbus_redis.topics import Shape, from_id, topic_shape
 from eventbus_redis.trimming import Trimming
 
-_FETCH_BYTES = 8 << 20
-"""What one read may bring, as far as the sizes of earlier records tell."""
-_FIRST_COUNT = 32
 _OWN_TOKEN_ATTEMPTS = 3
 
 
-class RedisAssignment(Assignment):
-    """A hold with its read cursor and what was read ahead."""
+class _Topic(NamedTuple):
+    """A topic as it was when the consumer was opened, and the group in it."""
 
-    __slots__ = ("ahead", "ms", "ordinal", "stream")
-
-    def __init__(self, topic: str, partition: int, epoch: int, stream: str, ms: int, ordinal: int) -> None:
-        super().__init__(topic, partition, epoch)
-        self.stream = stream
-        self.ms = ms
-        self.ordinal = ordinal
-        self.ahead: deque[tuple[int, int, bytes]] = deque()
-
-    def behind(self) -> str:
-        """The id to read behind: of the last entry that was read ahead or delivered."""
-        return f"{self.ahead[-1][0]}-{self.ahead[-1][1]}" if self.ahead else f"{self.ms}-{self.ordinal}"
+    shape: Shape
+    members: Members
+    cursors: Cursors
 
 
 class RedisConsumer(LeasedConsumer):
@@ -54,75 +42,68 @@ class RedisConsumer(LeasedConsumer):
         self._keys = Keys(settings.prefix)
         self._lease_ms = int(settings.lease_seconds * 1000)
         self._control = Link(settings)
-        self._reader = Link(settings)
-        self._shapes: dict[str, tuple[str, int]] = {}
+        # A connection of its own: an ack must not wait behind a read that waits.
+        self._reader = LogReader(Link(settings))
+        self._topics: dict[str, _Topic] = {}
         self._trimming = Trimming(settings, self._keys)
-        self._count = _FIRST_COUNT
         self._turn = 0
         self._holds = 0
         self._control.open()
         for topic in group.topics:
-            self._shapes[topic] = open_group(self._control, self._keys, topic, group.name, from_id(group.start))
+            shape = open_group(self._control, self._keys, topic, group.name, from_id(group.start))
+            place = self._control, self._keys, topic, group.name, shape.incarnation
+            self._topics[topic] = _Topic(shape, Members.of(*place), Cursors(*place))
 
     def beat(self, topic: str, held: Sequence[Assignment]) -> Beat:
-        incarnation, partitions = self._shapes[topic]
+        shape, members, cursors = self._topics[topic]
         mine = [each for each in held if isinstance(each, RedisAssignment)]
-        pairs = [number for each in mine for number in (each.partition, each.epoch)]
-        calls = [Call(BEAT, self._shared(topic), (self.group.member, self._lease_ms, partitions, *pairs))]
-        calls += [Call(CHECK, self._partition(each), (incarnation, each.epoch)) for each in mine]
+        pairs = [(each.partition, each.epoch) for each in mine]
+        # Asked first: a beat would leave keys behind for a topic that is no more.
         try:
-            fields = self._control.command(
-                "HMGET", self._keys.topic(topic), "inc", "N", "state", doing="beat", topic=topic
-            )
-            if shape_of(topic, fields)[0] != incarnation:
-                raise gone(topic)
+            unchanged = topic_shape(self._control, self._keys, topic) == shape
         except NotFound as error:
             raise gone(topic) from error
-        seen, *checks = self._control.calls(calls, topic=topic)
-        _, members, free, kept = seen
-        refused = {each.partition for each, reply in zip(mine, checks, strict=True) if not self._checked(each, reply)}
-        self._trimming.run(self._control, topic, incarnation, [each.partition for each in mine])
+        if not unchanged:
+            raise gone(topic)
+        beat = members.beat(self.group.member, self._lease_ms, shape.partitions, pairs)
+        checks = (cursors.check(*pair) for pair in pairs)
+        seen, *checked = self._control.exchange([beat, *checks], doing="beat", topic=topic)
+        _, names, free, kept = seen
+        refused = {each.partition for each, reply in zip(mine, checked, strict=True) if not self._checked(each, reply)}
+        self._trimming.run(self._control, topic, shape.incarnation, [each.partition for each in mine])
         return Beat(
-            [name.decode() for name in members], partitions, free, [each for each in kept if each not in refused]
+            [name.decode() for name in names], shape.partitions, free, [each for each in kept if each not in refused]
         )
 
     def acquire(self, topic: str, partition: int) -> Assignment | None:
-        incarnation, _ = self._shapes[topic]
-        stream = self._keys.stream(topic, partition)
-        keys = (self._keys.cursor(topic, partition, self.group.name), stream, self._keys.meta(topic, partition))
+        _, members, cursors = self._topics[topic]
         floor = 0
         for _ in range(_OWN_TOKEN_ATTEMPTS):
-            answer = self._control.call(
-                ACQUIRE, self._shared(topic), (self.group.member, partition, floor), topic=topic
-            )
-            if answer[0] == b"BUSY":
+            token = members.acquire(self.group.member, partition, floor)
+            if token is None:
                 return None
-            token = answer[1]
-            args = (incarnation, self.group.name, self._holder(), token)
-            match self._control.call(CLAIM, keys, args, topic=topic):
-                case [b"OK", ms, ordinal]:
-                    return RedisAssignment(topic, partition, token, stream, ms, ordinal)
-                case [b"STALE", epoch]:
-                    floor = epoch
-                case [b"GONE"]:
-                    raise gone(topic)
-                case [b"NOGROUP"]:
-                    raise self._forgotten(topic)
-                case reply:
-                    raise unexpected("claim", reply, topic)
+            claimed = cursors.claim(partition, self._holder(), token)
+            if not isinstance(claimed, Stale):
+                return RedisAssignment(topic, partition, token, self._keys.stream(topic, partition), *claimed)
+            floor = claimed.epoch
         return None
 
     def fetch(self, assignments: Sequence[Assignment], max_records: int, timeout: float) -> Sequence[Delivery | Gap]:
         wanted = [each for each in assignments if isinstance(each, RedisAssignment)]
         if not any(each.ahead for each in wanted):
-            self._read_ahead(wanted, min(max_records, self._count), timeout)
+            self._reader.read(wanted, max_records, timeout)
         self._turn += 1
         first = self._turn % len(wanted)
         found: list[Delivery | Gap] = []
         for each in wanted[first:] + wanted[:first]:
             if len(found) >= max_records:
                 break
-            found.extend(self._taken(each, max_records - len(found)))
+            try:
+                taken = each.take(max_records - len(found))
+            except Rewritten as error:
+                self.lose(each, str(error))
+            else:
+                found.extend([taken] if isinstance(taken, Gap) else taken)
         return found
 
     def ack(self, settled: Sequence[Delivery]) -> None:
@@ -131,51 +112,33 @@ class RedisConsumer(LeasedConsumer):
             held = delivery.assignment
             if isinstance(held, RedisAssignment) and self._held.get((held.topic, held.partition)) is held:
                 last[held] = max(delivery.position, last.get(held, delivery.position))
-        if not last:
-            return
         calls = [
-            Call(
-                ACK,
-                self._partition(each)[:2],
-                (self._shapes[each.topic][0], self.group.name, each.epoch, position[0], position[1]),
-            )
+            self._topics[each.topic].cursors.ack(each.partition, each.epoch, position)
             for each, position in last.items()
         ]
-        replies = self._control.calls(calls)
+        replies = self._control.exchange(calls, doing="acking") if calls else []
         for each, reply in zip(last, replies, strict=True):
             if reply[0] == b"FENCED":
                 self.lose(each, f"another member has it, by token {reply[1]}")
         for each, reply in zip(last, replies, strict=True):
             if reply[0] == b"GONE":
                 raise gone(each.topic)
+            if reply[0] == b"NOGROUP":
+                raise forgotten(self.group.name, each.topic)
 
     def give_back(self, assignment: Assignment) -> None:
-        self._control.call(
-            RELEASE,
-            self._shared(assignment.topic)[1:],
-            (self.group.member, assignment.partition, assignment.epoch),
-            topic=assignment.topic,
-        )
+        members = self._topics[assignment.topic].members
+        members.release(self.group.member, assignment.partition, assignment.epoch)
 
     def reposition(self, assignment: Assignment, to: Where) -> Assignment:
         topic, partition = assignment.topic, assignment.partition
+        _, members, cursors = self._topics[topic]
         entry = from_id(to)
-        renewed = self._control.call(RENEW, self._shared(topic)[1:], (self.group.member, partition), topic=topic)
-        if renewed[0] == b"OK":
-            token = renewed[1]
-            args = (self._shapes[topic][0], self.group.name, self._holder(), token, entry)
-            match self._control.call(SEEK, self._partition(assignment), args, topic=topic):
-                case [b"OK", ms, ordinal]:
-                    stream = self._keys.stream(topic, partition)
-                    return RedisAssignment(topic, partition, token, stream, ms, ordinal)
-                case [b"GONE"]:
-                    raise gone(topic)
-                case [b"NOGROUP"]:
-                    raise self._forgotten(topic)
-                case [b"STALE", *_]:
-                    pass
-                case reply:
-                    raise unexpected("seek", reply, topic)
+        token = members.renew(self.group.member, partition)
+        if token is not None:
+            moved = cursors.seek(partition, self._holder(), token, entry)
+            if not isinstance(moved, Stale):
+                return RedisAssignment(topic, partition, token, self._keys.stream(topic, partition), *moved)
         self.lose(assignment, "another member has it")
         raise Unavailable(
             f"redis: {topic}[{partition}] went to another member before the seek; seek again where it is assigned",
@@ -185,8 +148,9 @@ class RedisConsumer(LeasedConsumer):
 
     def leave(self) -> None:
         try:
-            calls = [Call(LEAVE, self._shared(topic)[:1], (self.group.member,)) for topic in self._shapes]
-            self._control.calls(calls)
+            calls = [each.members.leave(self.group.member) for each in self._topics.values()]
+            if calls:
+                self._control.exchange(calls, doing="leaving the group")
         finally:
             self._control.close()
             self._reader.close()
@@ -200,21 +164,11 @@ class RedisConsumer(LeasedConsumer):
         self._holds += 1
         return f"{self.group.member}#{self._holds}"
 
-    def _shared(self, topic: str) -> tuple[str, str]:
-        incarnation = self._shapes[topic][0]
-        group = self.group.name
-        return self._keys.members(topic, group, incarnation), self._keys.leases(topic, group, incarnation)
-
-    def _partition(self, each: Assignment) -> tuple[str, str, str]:
-        topic, partition = each.topic, each.partition
-        cursor = self._keys.cursor(topic, partition, self.group.name)
-        return cursor, self._keys.stream(topic, partition), self._keys.meta(topic, partition)
-
-    def _checked(self, each: RedisAssignment, reply: Any) -> bool:
+    def _checked(self, each: RedisAssignment, reply: Reply) -> bool:
         """Whether the partition is still as this member knows it. A vanished or shortened log is silent to readers."""
         match reply:
             case [b"OK", last]:
-                known = each.ahead[-1][1] if each.ahead else each.ordinal
+                known = each.newest()
                 if last >= known:
                     return True
                 self.lose(each, f"the server lost its newest records: it ends at {last}, {known} was read")
@@ -222,83 +176,8 @@ class RedisConsumer(LeasedConsumer):
                 self.lose(each, f"another member has it, by token {token}")
             case [b"GONE"]:
                 raise gone(each.topic)
+            case [b"NOGROUP"]:
+                raise forgotten(self.group.name, each.topic)
             case _:
                 raise unexpected("check", reply, each.topic)
         return False
-
-    def _read_ahead(self, wanted: Sequence[RedisAssignment], count: int, timeout: float) -> None:
-        # BLOCK 0 would wait for ever.
-        milliseconds = int(timeout * 1000)
-        block = ("BLOCK", milliseconds) if milliseconds else ()
-        streams = {each.stream.encode(): each for each in wanted}
-        reply = self._reader.command(
-            "XREAD", "COUNT", count, *block, "STREAMS", *streams, *(each.behind() for each in wanted),
-            doing="reading", wait=timeout,
-        )  # fmt: skip
-        size = entries = most = 0
-        for stream, found in reply or ():
-            each = streams[stream]
-            most = max(most, len(found))
-            for entry, fields in found:
-                ms, _, ordinal = entry.partition(b"-")
-                if len(fields) != 2 or fields[0] != FIELD:
-                    raise BrokerError(f"redis: entry {entry!r} in {stream!r} was not written by eventbus", backend=NAME)
-                each.ahead.append((int(ms), int(ordinal), fields[1]))
-                size += len(fields[1])
-            entries += len(found)
-        if entries:
-            room = max(1, _FETCH_BYTES // (size // entries + 1) // len(wanted))
-            self._count = min(room, max(_FIRST_COUNT, self._count * 2 if most == count else self._count))
-
-    def _taken(self, each: RedisAssignment, room: int) -> Iterator[Delivery | Gap]:
-        """Deliveries of what was read ahead, up to a hole; the hole itself only when nothing comes before it."""
-        ahead = each.ahead
-        first = True
-        while ahead and room:
-            ms, ordinal, blob = ahead[0]
-            if ordinal <= each.ordinal:
-                ahead.clear()
-                self.lose(each, f"the log was rewritten: {ordinal} came after {each.ordinal}")
-                return
-            if ordinal != each.ordinal + 1:
-                if first:
-                    vanished = f"{ordinal - each.ordinal - 1} records are gone from the log: trimmed or deleted by hand"
-                    after = Position(each.ms, each.ordinal) if each.ordinal else None
-                    each.ms, each.ordinal = ms, ordinal - 1
-                    yield Gap(each, after, Position(ms, ordinal), vanished)
-                return
-            record = decode(each.topic, blob, ms)
-            ahead.popleft()
-            each.ms, each.ordinal = ms, ordinal
-            first = False
-            room -= 1
-            yield Delivery(record, each.partition, Position(ms, ordinal), each)
-
-    def _forgotten(self, topic: str) -> NotFound:
-        return NotFound(
-            f"redis: group {self.group.name} was deleted in topic {topic}; open the consumer again to make it anew",
-            topic=topic,
-            backend=NAME,
-        )
-
-
-def open_group(link: Link, keys: Keys, topic: str, group: str, entry: str) -> tuple[str, int]:
-    """Make the group's positions where there are none, at ``entry`` if the group is new. NotFound.
-
-    Returns the topic's incarnation and number of partitions.
-    """
-    incarnation, partitions = topic_shape(link, keys, topic)
-    known = link.command("SISMEMBER", keys.groups(topic), group, doing="opening the group", topic=topic)
-    calls = [
-        Call(
-            OPEN,
-            (keys.cursor(topic, partition, group), keys.stream(topic, partition), keys.meta(topic, partition)),
-            (incarnation, group, "-" if known else entry),
-        )
-        for partition in range(partitions)
-    ]
-    if any(reply[0] == b"GONE" for reply in link.calls(calls, topic=topic)):
-        raise gone(topic)
-    if not known:
-        link.command("SADD", keys.groups(topic), group, doing="opening the group", topic=topic)
-    return incarnation, partitions

@@ -1,12 +1,16 @@
 """A record as one blob: the value of the stream entry's only field.
 
 One field is faster than native fields and keeps None, empty, repeated headers and exact bytes apart. Layout,
-big-endian: flags, then (as the flags say) timestamp, key, headers; the value is the rest.
+big-endian: a prefix of fixed size; the names of the headers (their sizes, then the text); the sizes of the headers'
+values; these values; the key; and the record's value, which is the rest. The names are together because they repeat:
+records of one event type have the same, so they are written and read through a cache. See
+docs/decisions/0005-redis-record-encoding.md.
 """
 
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from eventbus_core.errors import BrokerError
 from eventbus_core.records import Headers, Record
@@ -14,33 +18,39 @@ from eventbus_core.records import Headers, Record
 FIELD = b"r"
 """The name of the stream entry's only field."""
 
-_KEY, _VALUE, _TIMESTAMP, _HEADERS = 1, 2, 4, 8
 _VERSION = 0x10
-_LENGTH = struct.Struct(">I")
-_TIME = struct.Struct(">q")
+_NO_VALUE, _NO_TIMESTAMP = 1, 2
+_PREFIX = struct.Struct(">BqiII")
+"""Version and flags, timestamp, size of the key (-1: none), how many headers, bytes of their names."""
+# Per record, and half the time of the class's own constructor, which is written in Python.
+_tuple = tuple.__new__
+_CACHED = 4096
+_CACHED_NAMES_BYTES = 1024
+"""Longer names that were read are not kept, so that strange headers of others cannot fill the memory."""
 
 
 def encode(record: Record) -> bytes:
     """The blob of a record; the topic is not in it."""
+    _, value, key, headers, timestamp_ms = record
     flags = _VERSION
-    parts: list[bytes] = [b""]
-    if record.timestamp_ms is not None:
-        flags |= _TIMESTAMP
-        parts.append(_TIME.pack(record.timestamp_ms))
-    if record.key is not None:
-        flags |= _KEY
-        parts += (_LENGTH.pack(len(record.key)), record.key)
-    if record.headers:
-        flags |= _HEADERS
-        parts.append(_LENGTH.pack(len(record.headers)))
-        for name, value in record.headers:
-            raw = name.encode()
-            parts += (_LENGTH.pack(len(raw)), raw, _LENGTH.pack(len(value)), value)
-    if record.value is not None:
-        flags |= _VALUE
-        parts.append(record.value)
-    parts[0] = flags.to_bytes(1, "big")
-    return b"".join(parts)
+    if value is None:
+        flags |= _NO_VALUE
+        value = b""
+    if timestamp_ms is None:
+        flags |= _NO_TIMESTAMP
+        timestamp_ms = 0
+    key_size = -1
+    if key is None:
+        key = b""
+    else:
+        key_size = len(key)
+    if not headers:
+        return b"".join((_PREFIX.pack(flags, timestamp_ms, key_size, 0, 0), key, value))
+    names, values = zip(*headers, strict=True)
+    raw = _names(names)
+    count = len(values)
+    prefix = _PREFIX.pack(flags, timestamp_ms, key_size, count, len(raw))
+    return b"".join((prefix, raw, _sizes(count).pack(*map(len, values)), *values, key, value))
 
 
 def decode(topic: str, blob: bytes, stored_ms: int) -> Record:
@@ -49,39 +59,61 @@ def decode(topic: str, blob: bytes, stored_ms: int) -> Record:
     Raises ``BrokerError`` for a blob that this backend did not write.
     """
     try:
-        flags = blob[0]
+        flags, timestamp_ms, key_size, count, names_size = _PREFIX.unpack_from(blob)
         if flags & 0xF0 != _VERSION:
             raise ValueError(f"unknown version {flags >> 4}")  # noqa: TRY301  (one place turns all into ours)
-        at = 1
-        timestamp_ms = stored_ms
-        key: bytes | None = None
-        if flags & _TIMESTAMP:
-            (timestamp_ms,) = _TIME.unpack_from(blob, at)
-            at += 8
-        if flags & _KEY:
-            key, at = _text(blob, at)
+        at = _PREFIX.size + names_size
         headers: Headers = ()
-        if flags & _HEADERS:
-            headers, at = _headers(blob, at)
-    except (IndexError, ValueError, struct.error) as error:
+        if count:
+            headers, at = _headers(blob, count, at)
+        key: bytes | None = None
+        if key_size >= 0:
+            key = blob[at : at + key_size]
+            at += key_size
+        if at > len(blob):
+            raise ValueError("it is cut short")  # noqa: TRY301
+    except (ValueError, struct.error) as error:
         raise BrokerError(f"an entry in topic {topic} was not written by eventbus: {error}", topic=topic) from error
-    return Record(topic, blob[at:] if flags & _VALUE else None, key, headers, timestamp_ms)
+    if flags & _NO_TIMESTAMP:
+        timestamp_ms = stored_ms
+    return _tuple(Record, (topic, None if flags & _NO_VALUE else blob[at:], key, headers, timestamp_ms))
 
 
-def _headers(blob: bytes, at: int) -> tuple[Headers, int]:
-    (count,) = _LENGTH.unpack_from(blob, at)
-    at += 4
+def _headers(blob: bytes, count: int, at: int) -> tuple[Headers, int]:
+    """The headers, whose names end at ``at``; and where the last value ends."""
+    raw = blob[_PREFIX.size : at]
+    names = (_cached_names if len(raw) <= _CACHED_NAMES_BYTES else _read_names)(raw, count)
+    sizes = _sizes(count)
     found = []
-    for _ in range(count):
-        name, at = _text(blob, at)
-        value, at = _text(blob, at)
-        found.append((name.decode(), value))
-    return tuple(found), at
+    start = at + sizes.size
+    for name, size in zip(names, sizes.unpack_from(blob, at), strict=True):
+        end = start + size
+        found.append((name, blob[start:end]))
+        start = end
+    return tuple(found), start
 
 
-def _text(blob: bytes, at: int) -> tuple[bytes, int]:
-    (length,) = _LENGTH.unpack_from(blob, at)
-    end = at + 4 + length
-    if end > len(blob):
-        raise ValueError("it is cut short")
-    return blob[at + 4 : end], end
+@lru_cache(_CACHED)
+def _sizes(count: int) -> struct.Struct:
+    return struct.Struct(f">{count}I")
+
+
+@lru_cache(_CACHED)
+def _names(names: tuple[str, ...]) -> bytes:
+    raw = [name.encode() for name in names]
+    return b"".join((_sizes(len(raw)).pack(*map(len, raw)), *raw))
+
+
+def _read_names(raw: bytes, count: int) -> tuple[str, ...]:
+    sizes = _sizes(count)
+    at = sizes.size
+    names = []
+    for size in sizes.unpack_from(raw):
+        names.append(raw[at : at + size].decode())
+        at += size
+    if at != len(raw):
+        raise ValueError("the names of its headers are cut short")
+    return tuple(names)
+
+
+_cached_names = lru_cache(_CACHED)(_read_names)

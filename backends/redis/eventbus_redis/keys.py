@@ -31,7 +31,7 @@ class Keys(NamedTuple):
         return f"{self.prefix}:{{{_checked(topic)}.{partition}}}:s"
 
     def meta(self, topic: str, partition: int) -> str:
-        """Hash: ``inc``, last ``n`` and ``ms``, and what each producer wrote last (``P:<writer>``)."""
+        """Hash: ``inc``, last ``n`` and ``ms``, what each producer wrote last (``P:<writer>``), and ``swept``."""
         return f"{self.prefix}:{{{_checked(topic)}.{partition}}}:m"
 
     def cursor(self, topic: str, partition: int, group: str) -> str:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import ConfigDict, Field, FilePath, SecretStr, field_validator, model_validator
 
 from eventbus_core.backend import BackendSettings
 
+_RESERVED = frozenset(
+    {
+        "db",
+        "decode_responses",
+        "driver_info",
+        "host",
+        "parser_class",
+        "password",
+        "port",
+        "protocol",
+        "socket_connect_timeout",
+        "socket_timeout",
+        "ssl_ca_certs",
+        "ssl_certfile",
+        "ssl_check_hostname",
+        "ssl_keyfile",
+        "username",
+    }
+)
 _SCHEMES = {"redis": False, "redis+tls": True, "rediss": True}
 
 
@@ -24,10 +42,10 @@ class RedisSettings(BackendSettings):
     """ACL user; None: the default user."""
     password: SecretStr | None = None
     tls: bool = False
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     """Certificates to trust, PEM; None: the system's."""
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    cert_file: FilePath | None = None
+    key_file: FilePath | None = None
     verify_hostname: bool = True
     lease_seconds: float = Field(default=10.0, gt=0.2)
     """How long a member that says nothing keeps its partitions."""
@@ -37,8 +55,8 @@ class RedisSettings(BackendSettings):
     """Settled records older than this are removed; None: never. What a group has not settled always stays."""
     retention_records: int | None = Field(default=None, ge=1)
     """More settled records per partition than this are removed, the oldest first; None: never."""
-    client_options: dict[str, Any] = Field(default_factory=dict)
-    """Raw keyword arguments for ``redis.connection.Connection``."""
+    client_options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """Raw keyword arguments for ``redis.connection.Connection``, for what has no setting; the others are refused."""
 
     @property
     def address(self) -> tuple[str, int, int]:
@@ -66,6 +84,14 @@ class RedisSettings(BackendSettings):
             raise ValueError("options are settings of their own, not part of the url")
         _ = parts.port
         return url
+
+    @field_validator("client_options")
+    @classmethod
+    def _no_reserved_option(cls, options: dict[str, Any]) -> dict[str, Any]:
+        refused = sorted(_RESERVED & options.keys())
+        if refused:
+            raise ValueError(f"{', '.join(refused)}: reserved, as a setting or the way replies are read rests on it")
+        return options
 
     @classmethod
     def fields_of_url(cls, url: str) -> dict[str, Any]:

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
@@ -17,6 +14,7 @@ from eventbus_redis.consumer import RedisConsumer
 from eventbus_redis.producer import RedisProducer
 from eventbus_redis.settings import RedisSettings
 from tests.brokers import broker as find_broker
+from tests.lossy_proxy import LossyProxy
 from tests.waiting import wait_until
 
 
@@ -85,49 +83,6 @@ class Bus:
         finally:
             self.admin.close()
             self.raw.close()
-
-
-class LossyProxy:
-    """Forwards to a server until told to drop the next reply and cut the connection."""
-
-    def __init__(self, url: str) -> None:
-        host, _, port = url.removeprefix("redis://").partition("/")[0].rpartition(":")
-        self._target = host, int(port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.drop_next_reply = False
-        self.dropped = 0
-        self._sockets: list[socket.socket] = [self._listener]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(self._target)
-            self._sockets += (near, far)
-            threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
-            threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket, replies: bool) -> None:
-        try:
-            while data := source.recv(65536):
-                if replies and self.drop_next_reply:
-                    self.drop_next_reply = False
-                    self.dropped += 1
-                    break
-                sink.sendall(data)
-        except OSError:
-            pass
-        for each in (source, sink):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        for each in self._sockets:
-            each.close()
 
 
 @pytest.fixture(scope="session", params=["redis7", "redis"])

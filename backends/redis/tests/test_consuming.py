@@ -58,7 +58,9 @@ def test_a_late_ack_of_a_former_owner_is_refused_and_told(bus):
     old = bus.consumer(member="old")
     deliveries = bus.receive(old, 10)
     partition = deliveries[0].partition
-    assert bus.raw.zrem(f"eb:{{{bus.topic}|g}}:{old._shapes[bus.topic][0]}:m", "old") == 1  # expelled, unknowing
+    assert (
+        bus.raw.zrem(f"eb:{{{bus.topic}|g}}:{old._topics[bus.topic].shape.incarnation}:m", "old") == 1
+    )  # expelled, unknowing
     new = bus.consumer(member="new")
     again = bus.receive(new, 10)
     new.ack([again[2]])
@@ -171,7 +173,7 @@ def test_trimming_stops_at_the_slowest_group(make_bus):
     deliveries = bus.receive(consumer, 3000)
     consumer.ack([deliveries[-1]])
     trimming = Trimming(bus.backend.settings, consumer._keys)
-    incarnation = consumer._shapes[bus.topic][0]
+    incarnation = consumer._topics[bus.topic].shape.incarnation
     assert trimming.trim(bus.admin._link, bus.topic, incarnation, [0]) == 0
     slow = bus.receive(idle, 3000)
     idle.ack([slow[1999]])
@@ -256,7 +258,40 @@ def test_leases_that_the_server_forgot_come_back_with_higher_tokens(bus):
     consumer = bus.consumer()
     deliveries = bus.receive(consumer, 3)
     consumer.ack([deliveries[0]])
-    bus.raw.delete(*consumer._shared(bus.topic))
+    bus.raw.delete(*consumer._topics[bus.topic].members.keys)
     again = bus.receive(consumer, 2)
     assert values(again) == ["b", "c"]
     assert again[0].assignment.epoch > deliveries[0].assignment.epoch
+
+
+def test_a_position_that_was_deleted_by_hand_is_named_as_what_is_missing(bus):
+    bus.send(bus.producer(), ["a", "b"])
+    consumer = bus.consumer()
+    deliveries = bus.receive(consumer, 2)
+    bus.raw.delete(*bus.raw.keys(f"*{bus.topic}*:g:*"))
+    with pytest.raises(NotFound, match=r"group .* was deleted .* open the consumer again"):
+        consumer.ack(deliveries)
+
+
+def test_producers_that_were_silent_for_a_day_are_forgotten_a_part_at_a_time(make_bus):
+    bus = make_bus(partitions=1)
+    producer = bus.producer()
+    bus.send(producer, ["before"])
+    meta = f"eb:{{{bus.topic}.0}}:m"
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    day = 24 * 3600 * 1000
+    bus.raw.hset(meta, mapping={f"P:former-{each}": f"1 0 1 {now - day - 60_000} 1 0" for each in range(3000)})
+    bus.raw.hset(meta, mapping={f"P:recent-{each}": f"1 0 1 {now - day + 60_000} 1 0" for each in range(1500)})
+    consumer = bus.consumer()
+    trimming = Trimming(bus.backend.settings, consumer._keys)
+    incarnation = consumer._topics[bus.topic].shape.incarnation
+
+    def former() -> int:
+        trimming.trim(bus.admin._link, bus.topic, incarnation, [0])
+        return sum(name.startswith(b"P:former") for name in bus.raw.hkeys(meta))
+
+    assert former() > 1500
+    wait_until(lambda: former() == 0, 10, what="all former producers to be forgotten")
+    assert sum(name.startswith(b"P:recent") for name in bus.raw.hkeys(meta)) == 1500
+    bus.send(producer, ["after"])
+    assert bus.stored() == ["before", "after"]

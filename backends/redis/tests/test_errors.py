@@ -69,3 +69,12 @@ def test_settings_errors_do_not_show_the_password():
     with pytest.raises(ValueError, match="scheme") as caught:
         RedisSettings(url="http://u:s3cret@host")
     assert "s3cret" not in str(caught.value)
+
+
+def test_options_of_the_client_are_not_shown_and_cannot_replace_settings():
+    settings = RedisSettings(client_options={"ssl_password": "s3cret", "socket_keepalive": True})
+    assert "s3cret" not in repr(settings)
+    for name in ("password", "socket_timeout", "decode_responses", "protocol"):
+        with pytest.raises(ValueError, match=f"{name}: reserved") as caught:
+            RedisSettings(client_options={name: "s3cret"})
+        assert "s3cret" not in str(caught.value)

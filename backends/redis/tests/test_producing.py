@@ -1,8 +1,14 @@
 from __future__ import annotations
 
-from eventbus_core.backend import Outgoing
-from eventbus_core.errors import NotFound, SendFailed
+import threading
+import time
+
+import pytest
+
+from eventbus_core.backend import Outgoing, Settled
+from eventbus_core.errors import NotFound, SendFailed, Unavailable
 from eventbus_core.records import Position, Record, Stored
+from eventbus_redis.connection import Link
 from tests.waiting import wait_until
 
 
@@ -104,3 +110,59 @@ def test_recreated_topic_fails_once_and_then_works(bus):
     assert isinstance(settled.outcome, SendFailed)
     bus.send(producer, ["new"])
     assert bus.stored() == ["new"]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [None, None, None],
+        [5, 3, 9, 9, 8],
+        [-3, 0, 1, -7],
+        [None, 4, None, 5_000_000_000_000, None, 7, -1],
+    ],
+    ids=str,
+)
+def test_places_are_the_ids_in_the_log_whatever_the_timestamps(bus, times):
+    producer = bus.producer()
+    producer.send([Outgoing(at, Record(bus.topic, b"%d" % at, b"k", (), each)) for at, each in enumerate(times)])
+    settled = sorted(wait_until(lambda: producer.poll(0.2), 5, what="the sends settled"))
+    places = [each.outcome for each in settled]
+    found = bus.admin.read(bus.topic, places[0].partition, "earliest", 100, 0)
+    assert [each.position for each in found] == [each.position for each in places]
+    assert [each.record.value for each in found] == [b"%d" % at for at in range(len(times))]
+    highest = 0
+    for sent, place, delivery in zip(times, places, found, strict=True):
+        assert place.timestamp_ms == (place.timestamp_ms if sent is None else sent)
+        highest = max(highest, 1, place.timestamp_ms)
+        assert place.position[0] == highest
+        assert delivery.record.timestamp_ms == (place.position[0] if sent is None else sent)
+
+
+def test_a_batch_of_every_size_is_written_whole_and_in_order(bus):
+    # More than is gathered before it is sent, in all partitions at a time, with records that differ in size.
+    producer = bus.producer()
+    values = [f"{number} ".encode() + b"x" * (number * 37 % 9000) for number in range(400)]
+    producer.send([Outgoing(at, Record(bus.topic, each, b"%d" % (at % 7))) for at, each in enumerate(values)])
+    settled: list[Settled] = []
+    wait_until(lambda: settled.extend(producer.poll(0.2)) or len(settled) == len(values), 10, what="all settled")
+    by_key: dict[bytes, list[int]] = {}
+    for partition in range(2):
+        for each in bus.admin.read(bus.topic, partition, "earliest", 1000, 0):
+            by_key.setdefault(each.record.key, []).append(int(each.record.value.partition(b" ")[0]))
+            assert each.record.value == values[by_key[each.record.key][-1]]
+    assert by_key == {b"%d" % key: list(range(key, 400, 7)) for key in range(7)}
+
+
+def test_a_call_whose_connection_is_cut_late_ends_within_its_time(bus, proxy):
+    link = Link(bus.at(proxy.url).settings)
+    link.open()
+    proxy.swallow = True
+    limit = bus.settings["request_timeout_seconds"]
+    cutting = threading.Timer(0.8 * limit, proxy.cut)
+    cutting.start()
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        link.command("PING", doing="asking")
+    assert time.monotonic() - began < 1.5 * limit
+    cutting.join()
+    link.close()
