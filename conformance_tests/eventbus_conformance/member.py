@@ -1,7 +1,7 @@
 """A member of a group as a process of its own: ``python -m eventbus_conformance.member URL TOPIC GROUP HISTORY``.
 
-Handles records in the order received and notes each in the history before it is acked. SIGTERM: leave and exit 0.
-SIGUSR1: ack what was held back (``--hold-acks``).
+Handles records in the order received and notes in the history each that it receives, handles and acks. SIGTERM: leave
+and exit 0. SIGUSR1: ack what was held back (``--hold-acks``).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,13 +18,21 @@ from eventbus_conformance.history import Writer
 from eventbus_core import EventBus
 from eventbus_core.consumer import Consumer
 from eventbus_core.errors import Closed, EventBusError
-from eventbus_core.records import Delivery
+from eventbus_core.hooks import Hooks
+from eventbus_core.records import Assignment, Delivery
 
 Start = Literal["earliest", "latest"]
 
+FLUSH_TIMEOUT_SECONDS = 5.0
+_WORK_PER_FLUSH = 3.0
+
 
 class Orders(NamedTuple):
-    """What a member is to do. ``pace_seconds``: how long one record takes; ``hold_acks``: ack only when told to."""
+    """What a member is to do.
+
+    ``pace_seconds``: how long one record takes; ``hold_acks``: ack only when told to; ``flush_seconds``: how often, at
+    most, to wait until the acks are durable.
+    """
 
     url: str
     topic: str
@@ -33,6 +42,7 @@ class Orders(NamedTuple):
     start: Start = "earliest"
     pace_seconds: float = 0.0
     hold_acks: bool = False
+    flush_seconds: float = 0.25
 
 
 class Signals:
@@ -44,6 +54,17 @@ class Signals:
         self.abandon: Callable[[], None] | None = None
 
 
+class Losses(Hooks):
+    """Notes what the member is told to have lost."""
+
+    def __init__(self, group: str, history: Writer) -> None:
+        self._group = group
+        self._history = history
+
+    def lost(self, assignment: Assignment, reason: str) -> None:
+        self._history.lost(self._group, assignment, reason)
+
+
 class Running:
     """One member at work."""
 
@@ -53,20 +74,30 @@ class Running:
         self._signals = signals
         self._history = history
         self._held_back: list[Delivery] = []
-        self._holding: frozenset[int] | None = None
+        self._unflushed: list[Delivery] = []
+        self._flush_at = 0.0
+        self._holding: frozenset[tuple[str, int]] | None = None
 
     def turn(self) -> None:
         """Note what changed, receive once and handle."""
         self._note_holding()
         if self._signals.ack_held.is_set() and self._held_back:
-            self._ack_held_back()
+            self._ack(*self._held_back)
+            self._held_back.clear()
+            self._flush()
         try:
             received = self._consumer.receive(max_records=50, timeout=0.1)
+            self._handle_all(received)
+            if self._unflushed and time.monotonic() >= self._flush_at:
+                self._flush()
         except EventBusError as error:
             if not error.retryable:
                 raise
             self._history.note("outage", error=str(error))
-            return
+
+    def _handle_all(self, received: list[Delivery]) -> None:
+        for delivery in received:
+            self._history.deliver(self._orders.group, delivery)
         for delivery in received:
             if self._signals.stop.is_set():
                 return
@@ -74,39 +105,55 @@ class Running:
                 self._handle(delivery)
 
     def _handle(self, delivery: Delivery) -> None:
-        self._history.handled(delivery)
+        self._history.handle_start(self._orders.group, delivery)
         if self._orders.pace_seconds:
             self._signals.stop.wait(self._orders.pace_seconds)
+        self._history.handle_end(self._orders.group, delivery)
         if not self._orders.hold_acks:
-            self._consumer.ack(delivery)
+            self._ack(delivery)
         elif not self._signals.ack_held.is_set():
             self._held_back.append(delivery)
 
+    def _ack(self, *deliveries: Delivery) -> None:
+        self._history.ack_invoke(self._orders.group, deliveries)
+        self._consumer.ack(*deliveries)
+        self._unflushed += deliveries
+
+    def _flush(self) -> None:
+        begin = time.monotonic()
+        still_open = self._consumer.flush(FLUSH_TIMEOUT_SECONDS)
+        self._history.line("flush", group=self._orders.group, open=still_open)
+        # Where acks take long to be durable, a member would do little else than wait for them.
+        end = time.monotonic()
+        self._flush_at = end + max(self._orders.flush_seconds, _WORK_PER_FLUSH * (end - begin))
+        if still_open == 0:
+            # An ack of a partition that has gone is dropped, and flush does not count it.
+            self._history.ack_ok(self._orders.group, [each for each in self._unflushed if each.owned])
+            self._unflushed.clear()
+
     def _note_holding(self) -> None:
-        now = frozenset(partition for _, partition in self._consumer.assignments)
+        now = self._consumer.assignments
         if now != self._holding:
             self._holding = now
-            self._history.note("holds", partitions=sorted(now))
-
-    def _ack_held_back(self) -> None:
-        self._consumer.ack(*self._held_back)
-        self._consumer.flush(5)
-        self._history.note("acked", records=len(self._held_back))
-        self._held_back.clear()
+            self._history.holds(self._orders.group, now)
 
 
 def run(orders: Orders, signals: Signals) -> None:
     """Join, handle until told to stop, and leave (unless abandoned)."""
-    with Writer(orders.history, orders.name) as history, EventBus(orders.url) as bus:
+    with (
+        Writer(orders.history, orders.name) as history,
+        EventBus(orders.url, hooks=[Losses(orders.group, history)]) as bus,
+    ):
+        history.line("join", group=orders.group, start=orders.start)
         consumer = bus.consumer(orders.topic, group=orders.group, start=orders.start)
         signals.abandon = consumer._abandon  # noqa: SLF001  (private to users, made for this)
-        history.note("joined")
+        history.line("ready", group=orders.group)
         member = Running(consumer, orders, signals, history)
         try:
             while not signals.stop.is_set():
                 member.turn()
             consumer.close()
-            history.note("left")
+            history.line("leave", group=orders.group)
         except Closed:
             history.note("abandoned")
 
@@ -122,6 +169,7 @@ def main() -> None:
     parser.add_argument("--start", choices=["earliest", "latest"], default="earliest")
     parser.add_argument("--pace-seconds", type=float, default=0.0)
     parser.add_argument("--hold-acks", action="store_true")
+    parser.add_argument("--flush-seconds", type=float, default=0.25)
     signals = Signals()
     signal.signal(signal.SIGTERM, lambda *_: signals.stop.set())
     signal.signal(signal.SIGUSR1, lambda *_: signals.ack_held.set())

@@ -1,14 +1,13 @@
-"""Numbered records to send, in the foreground or all the while something else happens."""
+"""Numbered records to send."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from typing import Self
 
-from eventbus_conformance.history import Handled
+from eventbus_conformance.history import Handled, Writer
+from eventbus_conformance.numbered import numbered
 from eventbus_core import EventBus
-from eventbus_core.errors import BufferFull
+from eventbus_core.errors import SendFailed, SendUnknown
 from eventbus_core.producer import Producer
 from eventbus_core.receipts import Receipt
 from eventbus_core.records import Stored
@@ -21,20 +20,48 @@ def key_of(number: int, keys: int) -> tuple[str, int]:
     return f"key-{number % keys}", number // keys
 
 
-def send_one(producer: Producer, topic: str, number: int, keys: int) -> Receipt:
-    """Send the n-th record."""
+def send_one(
+    producer: Producer,
+    topic: str,
+    number: int,
+    keys: int,
+    *,
+    history: Writer | None = None,
+    wait_seconds: float | None = None,
+) -> Receipt:
+    """Send the n-th record; note it in a history."""
     key, seq = key_of(number, keys)
-    return producer.send(topic, str(seq).encode(), key=key.encode())
+    value = str(seq).encode()
+    about = numbered(f"{key}/{seq}", key, seq, value)
+    if history is not None:
+        history.send_invoke(topic, about)
+    return producer.send(topic, value, key=key.encode(), headers=about.headers, wait_seconds=wait_seconds)
 
 
-def send_all(bus: EventBus, topic: str, records: int, keys: int, *, first: int = 0) -> list[tuple[str, int]]:
+def note_outcome(history: Writer, number: int, keys: int, receipt: Receipt) -> None:
+    """Note in a history how a send ended."""
+    key, seq = key_of(number, keys)
+    name = f"{key}/{seq}"
+    try:
+        history.send_ok(name, receipt.result(SETTLE_SECONDS))
+    except SendFailed as error:
+        history.send_failed(name, error)
+    except (SendUnknown, TimeoutError) as error:
+        history.send_unknown(name, error)
+
+
+def send_all(
+    bus: EventBus, topic: str, records: int, keys: int, *, first: int = 0, history: Writer | None = None
+) -> list[tuple[str, int]]:
     """Send records, wait until all are stored, and return their keys and numbers."""
-    numbers = range(first, first + records)
+    span = range(first, first + records)
     with bus.producer() as producer:
-        receipts = [send_one(producer, topic, number, keys) for number in numbers]
-        for receipt in receipts:
+        receipts = [send_one(producer, topic, number, keys, history=history) for number in span]
+        for number, receipt in zip(span, receipts, strict=True):
             assert isinstance(receipt.result(SETTLE_SECONDS), Stored)
-    return [key_of(number, keys) for number in numbers]
+            if history is not None:
+                note_outcome(history, number, keys, receipt)
+    return [key_of(number, keys) for number in span]
 
 
 def read_all(bus: EventBus, topic: str) -> Sequence[Handled]:
@@ -46,52 +73,3 @@ def read_all(bus: EventBus, topic: str) -> Sequence[Handled]:
         key, seq = each.record.key.decode(), int(each.record.value)
         found.append(Handled("read", 0, key, seq, each.partition, each.position, 0.0))
     return found
-
-
-class Stream:
-    """Sends at a steady pace from a thread until stopped."""
-
-    def __init__(self, bus: EventBus, topic: str, *, keys: int, per_second: float) -> None:
-        self.receipts: list[Receipt] = []
-        self._bus = bus
-        self._topic = topic
-        self._keys = keys
-        self._pause = 10 / per_second
-        self._stop = threading.Event()
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="stream")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def finish(self) -> list[tuple[str, int]]:
-        """Stop, wait until everything is settled and return what was sent; each must be stored."""
-        self._stop.set()
-        self._thread.join()
-        assert self._failure is None, f"sending failed: {self._failure!r}"
-        for receipt in self.receipts:
-            assert isinstance(receipt.result(SETTLE_SECONDS), Stored)
-        return [key_of(number, self._keys) for number in range(len(self.receipts))]
-
-    def _run(self) -> None:
-        try:
-            with self._bus.producer() as producer:
-                while not self._stop.is_set():
-                    for _ in range(10):
-                        self.receipts.append(self._send(producer))
-                    self._stop.wait(self._pause)
-        except Exception as error:  # noqa: BLE001  (raised in the test's thread by finish)
-            self._failure = error
-
-    def _send(self, producer: Producer) -> Receipt:
-        while True:
-            try:
-                return send_one(producer, self._topic, len(self.receipts), self._keys)
-            except BufferFull:
-                if self._stop.is_set():
-                    raise

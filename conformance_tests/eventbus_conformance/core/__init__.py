@@ -1,0 +1,1 @@
+"""What every backend does, whatever it declares."""

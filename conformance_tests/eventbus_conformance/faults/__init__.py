@@ -1,0 +1,1 @@
+"""What holds while members and brokers are killed, frozen and cut off."""

@@ -1,0 +1,1 @@
+"""What backends declare beyond the core, and the finer points of groups and topics."""

@@ -1,0 +1,94 @@
+"""Members that come and go in good order."""
+
+from __future__ import annotations
+
+import itertools
+
+from eventbus_conformance.clauses import clause
+from eventbus_conformance.fixtures import PARTITIONS
+from eventbus_conformance.harness import Bounds
+from eventbus_conformance.history import History
+from eventbus_conformance.members import Members
+from eventbus_conformance.receiving import nothing_more, numbers, take
+from eventbus_conformance.run import Measurements
+from eventbus_conformance.sending import send_all
+from eventbus_conformance.work import Work
+from eventbus_core import EventBus
+from eventbus_core.capabilities import Capabilities
+
+
+def join_and_leave(work: Work) -> None:
+    """One member, then four, then one, while records come; every move is shown by the history."""
+    work.expect(min_members=4, min_partitions=PARTITIONS, min_moves=4)
+    work.members.writer.note("one, four, one")
+    work.senders.start("sender", keys=48, per_second=400)
+    first, *others = work.join("m0", pace_seconds=0.001)
+    work.wait_handled_by(first, records=50)
+    others = work.join("m1", "m2", "m3", pace_seconds=0.001)
+    work.wait_shared(first, *others)
+    work.wait_handled_by(first, *others)
+    for leaving in (first, *others[:-1]):
+        leaving.leave()
+    last = others[-1]
+    work.wait_shared(last)
+    work.wait_on_all_partitions(last)
+    work.finish(last)
+
+
+@clause("O3")
+def test_order_survives_members_joining_and_leaving(work: Work) -> None:
+    join_and_leave(work)
+
+
+@clause("G7")
+def test_announced_moves_repeat_nothing(work: Work) -> None:
+    join_and_leave(work)
+    assert len(work.history.handled()) == work.history.count(), "something was handled twice"
+
+
+@clause("G8")
+def test_more_members_than_partitions_lose_nothing_and_do_not_stop_the_work(
+    work: Work, bounds: Bounds, measured: Measurements
+) -> None:
+    work.expect(min_members=2, min_partitions=PARTITIONS, min_moves=PARTITIONS)
+    work.members.writer.note("one, eight, one")
+    work.senders.start("sender", keys=48, per_second=300)
+    first = work.join("m0")[0]
+    work.wait_on_all_partitions(first)
+    others = work.join(*(f"m{number}" for number in range(1, 8)))
+    work.members.wait_joined(*others)
+    work.wait_on_all_partitions(first, *others)
+    first.leave()
+    for leaving in others[:-1]:
+        leaving.leave()
+        work.wait_on_all_partitions(*others[others.index(leaving) + 1 :])
+    last = others[-1]
+    work.wait_shared(last)
+    work.wait_on_all_partitions(last)
+    stall = longest_stall(work.history)
+    measured.took("a partition stands still while members come and go", stall)
+    work.finish(last)
+    assert stall <= bounds.rebalance
+
+
+def longest_stall(history: History) -> float:
+    """The longest time between two handlings of one partition."""
+    longest = 0.0
+    for partition in range(PARTITIONS):
+        begun = [each["at"] for each in history.events("handle-start") if each["partition"] == partition]
+        longest = max([longest, *(later - earlier for earlier, later in itertools.pairwise(begun))])
+    return longest
+
+
+@clause("G4")
+def test_a_new_group_at_latest_keeps_its_place_though_its_first_member_dies(
+    members: Members, bus: EventBus, topic: str, group: str, capabilities: Capabilities, bounds: Bounds
+) -> None:
+    send_all(bus, topic, 40, keys=10)
+    members.kill(members.start("first", start="latest"))
+    send_all(bus, topic, 60, keys=10, first=40)
+    assert members.history.count() == 0, "the first member handled something: nothing shown"
+    with bus.consumer(topic, group=group, start="latest") as second:
+        received = take(second, 60, capabilities.max_takeover_seconds + bounds.deliver, ack=True)
+        assert nothing_more(second, bounds.quiet)
+    assert min(numbers(received)) == 4
