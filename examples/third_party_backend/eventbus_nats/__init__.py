@@ -1,0 +1,1 @@
+"""NATS JetStream backend of eventbus: a plugin from outside the project."""
