@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from eventbus_core.cli import backends, demo, lag, send, tail, topics
+from eventbus_core.cli import backends, demo, dlq, lag, run, send, tail, topics
 from eventbus_core.errors import ConfigurationError, EventBusError, UsageError
 
 _PROBLEM = 1
@@ -34,6 +34,9 @@ app.add_typer(topics.app, name="topics")
 app.command("send")(send.send)
 app.command("tail")(tail.tail)
 app.command("lag")(lag.lag)
+app.add_typer(dlq.app, name="dlq")
+app.command("run")(run.run)
+app.command("health")(run.health)
 app.command("demo")(demo.demo)
 
 

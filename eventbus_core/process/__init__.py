@@ -1,0 +1,1 @@
+"""What ``eventbus run`` needs around a worker: the application, log lines, health, and processes to supervise."""

@@ -1,0 +1,1 @@
+"""Two services that know each other's events only."""
