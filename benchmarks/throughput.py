@@ -1,4 +1,4 @@
-"""Events per second and CPU time per record, beside the client library's usual loop in the same run.
+"""Events per second and CPU time per record, beside the client library's usual loops in the same run.
 
     python -m benchmarks.throughput --url redis://127.0.0.1:6379 --url kafka://127.0.0.1:9092
 
@@ -10,24 +10,29 @@ for the raw client. CPU is that of this process, all threads, kernel included; t
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from benchmarks.raw_clients import Clock, Pair, raw_client
+from benchmarks.raw_clients import Clock, Message, RawClient, raw_client
 from eventbus_core import EventBus, event_type
 
 _VALUE_BYTES = 200
 _KEYS = 1000
+_TYPE = "benchmark.reading"
+_WAYS = ("raw", "raw typed", "bare", "typed")
 
 
-@event_type("benchmark.reading", topic="benchmark", key="key")
+@event_type(_TYPE, topic="benchmark", key="key")
 class Reading(BaseModel):
     """An event whose JSON has about 200 bytes."""
 
@@ -43,6 +48,28 @@ class Figure(NamedTuple):
     cpu_us: float
 
 
+def written_by_hand(events: list[Reading]) -> Iterator[Message]:
+    """Events as an application without the bus writes them: the same envelope, by hand."""
+    for event in events:
+        headers = {
+            "ce_specversion": "1.0",
+            "ce_type": _TYPE,
+            "ce_source": "benchmark",
+            "ce_id": str(uuid.uuid4()),
+            "ce_time": datetime.now(UTC).isoformat(),
+            "content-type": "application/json",
+        }
+        yield Message(event.key.encode(), event.model_dump_json().encode(), headers)
+
+
+def read_by_hand(value: bytes, headers: Mapping[str, str]) -> Reading:
+    """The event of a message, its type checked, its time and identity read."""
+    if headers["ce_type"] != _TYPE:
+        raise ValueError(headers["ce_type"])
+    _identity, _time = headers["ce_id"], datetime.fromisoformat(headers["ce_time"])
+    return Reading.model_validate_json(value)
+
+
 class Ways:
     """Everything that is measured on one backend."""
 
@@ -52,28 +79,39 @@ class Ways:
         self._partitions = partitions
         self._raw = raw_client(url, partitions)
         keys = [f"key-{number}".encode() for number in range(_KEYS)]
-        self._pairs: list[Pair] = [(keys[number % _KEYS], b"x" * _VALUE_BYTES) for number in range(count)]
+        self._messages = [Message(keys[number % _KEYS], b"x" * _VALUE_BYTES, {}) for number in range(count)]
         self._events = [Reading(key=f"key-{number % _KEYS}", number=number) for number in range(count)]
+        gc.collect()
+        gc.freeze()  # or every way would pay for the garbage collector's walks over what is to be sent
 
     def round(self) -> dict[str, Figure]:
         """Publish and consume once in each way, on fresh topics."""
-        names = {way: f"bench-{way}-{uuid.uuid4().hex[:8]}" for way in ("raw", "bare", "typed")}
-        measured = {}
+        names = {way: f"bench-{way.replace(' ', '-')}-{uuid.uuid4().hex[:8]}" for way in _WAYS}
+        publish: dict[str, Figure] = {}
+        receive: dict[str, Figure] = {}
         with EventBus(self._url) as bus, bus.admin() as admin:
             for way in ("bare", "typed"):
                 admin.create_topic(names[way], self._partitions)
             if self._raw is not None:
-                self._raw.create(names["raw"])
-                measured["publish raw"] = self._whole(lambda: self._raw.publish(names["raw"], self._pairs))
-            measured["publish bare"] = self._whole(lambda: self._publish_bare(bus, names["bare"]))
-            measured["publish typed"] = self._whole(lambda: self._publish_typed(bus, names["typed"]))
-            if self._raw is not None:
-                measured["receive raw"] = self._timed(lambda clock: self._raw.consume(names["raw"], self._count, clock))
-            measured["receive bare"] = self._timed(lambda clock: self._receive(bus, names["bare"], clock, typed=False))
-            measured["receive typed"] = self._timed(lambda clock: self._receive(bus, names["typed"], clock, typed=True))
+                self._round_raw(self._raw, names, publish, receive)
+            publish["bare"] = self._whole(lambda: self._publish_bare(bus, names["bare"]))
+            publish["typed"] = self._whole(lambda: self._publish_typed(bus, names["typed"]))
+            receive["bare"] = self._timed(lambda clock: self._receive(bus, names["bare"], clock, typed=False))
+            receive["typed"] = self._timed(lambda clock: self._receive(bus, names["typed"], clock, typed=True))
             for way in ("bare", "typed"):
                 admin.delete_topic(names[way])
-        return measured
+        measured = {"publish": publish, "receive": receive}
+        return {f"{work} {way}": figure for work, ways in measured.items() for way, figure in ways.items()}
+
+    def _round_raw(
+        self, raw: RawClient, names: dict[str, str], publish: dict[str, Figure], receive: dict[str, Figure]
+    ) -> None:
+        for way, event in (("raw", None), ("raw typed", read_by_hand)):
+            topic = names[way]
+            raw.create(topic)
+            publish[way] = self._whole(partial(self._publish_raw, raw, topic, typed=event is not None))
+            receive[way] = self._timed(partial(raw.consume, topic, self._count, event=event))
+            raw.delete(topic)
 
     def _whole(self, work: Callable[[], None]) -> Figure:
         def timed(clock: Clock) -> None:
@@ -88,9 +126,14 @@ class Ways:
         work(clock)
         return Figure(self._count / clock.wall_seconds, clock.cpu_seconds / self._count * 1e6)
 
+    def _publish_raw(self, raw: RawClient, topic: str, *, typed: bool) -> None:
+        stored = raw.publish(topic, written_by_hand(self._events) if typed else self._messages)
+        if stored != self._count:
+            raise RuntimeError(f"the raw client stored {stored} of {self._count} records")
+
     def _publish_bare(self, bus: EventBus, topic: str) -> None:
         with bus.producer() as producer:
-            receipts = [producer.send(topic, value, key=key) for key, value in self._pairs]
+            receipts = [producer.send(topic, value, key=key) for key, value, _ in self._messages]
             producer.flush()
         for receipt in receipts:
             receipt.result(0)
@@ -107,9 +150,11 @@ class Ways:
                 batch = consumer.receive(500)
                 if batch:
                     clock.start()
-                if typed:
-                    for delivery in batch:
+                for delivery in batch:
+                    if typed:
                         bus.decode(delivery, Reading)
+                    else:
+                        _topic, _value, _key, _headers, _timestamp = delivery.record
                 consumer.ack(*batch)
                 received += len(batch)
             clock.stop()
@@ -151,12 +196,16 @@ def main() -> None:
 
 
 def show(backend: str, found: dict[str, Figure]) -> None:
-    """A table: each way, and its rate as a multiple of the raw client's."""
-    print(f"{backend:8} {'':14} {'records/s':>10} {'CPU us':>8} {'of raw':>7}")
+    """A table: each way, and its rate as a multiple of those of the raw client."""
+    print(f"{backend:8} {'':18} {'records/s':>10} {'CPU us':>8} {'of raw':>8} {'of raw typed':>13}")
     for name, figure in found.items():
-        raw = found.get(f"{name.split()[0]} raw")
-        ratio = f"{figure.per_second / raw.per_second:7.2f}" if raw else "      -"
-        print(f"{'':8} {name:14} {figure.per_second:10,.0f} {figure.cpu_us:8.1f} {ratio}", flush=True)
+        work, _, way = name.partition(" ")
+        against = [found.get(f"{work} raw"), found.get(f"{work} raw typed") if way == "typed" else None]
+        ratios = [f"{figure.per_second / each.per_second:.2f}" if each else "-" for each in against]
+        print(
+            f"{'':8} {name:18} {figure.per_second:10,.0f} {figure.cpu_us:8.1f} {ratios[0]:>8} {ratios[1]:>13}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from eventbus_core.codecs import Codec
 from eventbus_core.consumer import Consumer
 from eventbus_core.errors import (
     AccessDenied,
+    BatchFailed,
     BrokerError,
     BufferFull,
     Closed,
@@ -18,6 +19,7 @@ from eventbus_core.errors import (
     DecodeError,
     EventBusError,
     Forked,
+    HandlerFailed,
     InvalidRecord,
     LoadError,
     NotFound,
@@ -33,14 +35,19 @@ from eventbus_core.errors import (
 )
 from eventbus_core.events import Event, event_type
 from eventbus_core.hooks import Hooks
+from eventbus_core.outbox import Outbox
 from eventbus_core.producer import Producer
 from eventbus_core.receipts import Receipt
 from eventbus_core.records import Delivery, Position, Record, Stored
 from eventbus_core.settings import Settings
+from eventbus_core.subscriptions import Batch, Retry
+from eventbus_core.worker import Worker
 
 __all__ = [
     "AccessDenied",
     "Admin",
+    "Batch",
+    "BatchFailed",
     "BrokerError",
     "BufferFull",
     "Capabilities",
@@ -56,16 +63,19 @@ __all__ = [
     "EventBus",
     "EventBusError",
     "Forked",
+    "HandlerFailed",
     "Hooks",
     "InvalidRecord",
     "LoadError",
     "NotFound",
+    "Outbox",
     "Position",
     "PositionGone",
     "Producer",
     "Reach",
     "Receipt",
     "Record",
+    "Retry",
     "SendError",
     "SendFailed",
     "SendUnknown",
@@ -76,5 +86,6 @@ __all__ = [
     "Unavailable",
     "Unsupported",
     "UsageError",
+    "Worker",
     "event_type",
 ]

@@ -104,6 +104,16 @@ class Admin:
             for cursor in cursors:
                 yield from cursor.step(self._read_timeout / 10 / len(cursors))
 
+    def read_partition(self, topic: str, partition: int, start: Where, end: Position) -> Iterator[Delivery]:
+        """For core: one partition from ``start`` up to, and without, ``end``, as ``lag`` told it."""
+        yield from _Cursor(self, topic, partition, start, end).to_end()
+
+    def read_one(self, topic: str, partition: int, position: Position) -> Delivery | None:
+        """For core: the record at this position; None: it is there no more."""
+        with self._connection() as admin:
+            found = admin.read(topic, partition, position, 1, self._read_timeout)
+        return found[0] if found and found[0].position == position else None
+
     def close(self) -> None:
         """Close the connection now instead of with the bus; the next call opens another. Also a context manager."""
         if self._opened_in != generation():

@@ -6,6 +6,7 @@ import atexit
 import os
 import socket
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from eventbus_core.producer import Producer
 from eventbus_core.receipts import Receipt
 from eventbus_core.records import Delivery, Record, Start, Where
 from eventbus_core.settings import Settings
+from eventbus_core.subscribing import Subscriptions
 from eventbus_core.validation import check_group, check_topic, check_where, record_size
 
 T = TypeVar("T")
@@ -72,7 +74,9 @@ class EventBus:
             kind = load(self.settings.backend)
             self._own = (kind, self.settings.backend_settings())
             self._backend = kind(self._own[1])
-        self._hooks = fan_out(hooks)
+        self.hooks = fan_out(hooks)
+        self.subscriptions = Subscriptions()
+        self.subscribe = self.subscriptions.subscribe
         self._lock = threading.RLock()
         # Their running threads keep them alive, whatever the application drops.
         self._opened: weakref.WeakSet[Producer | Intake] = weakref.WeakSet()
@@ -86,6 +90,11 @@ class EventBus:
         """What the backend can do and promises."""
         return self._backend.capabilities
 
+    @property
+    def backend_name(self) -> str:
+        """The name of the backend, as configuration has it."""
+        return self._backend.name
+
     def publish(
         self, data: object, *, topic: str | None = None, key: str | None = None, wait_seconds: float | None = None
     ) -> Receipt:
@@ -94,25 +103,31 @@ class EventBus:
         ``topic`` and ``key`` override the declaration. Does not wait for the broker; see ``Producer.send`` for the full
         buffer. A failure is logged and told to the hooks even when nobody reads the receipt.
         """
-        event = data if isinstance(data, Event) else Event(data)
-        declaration = declaration_of(event.data.__class__)
-        record = envelope.encode(event, declaration, self.settings.source, topic=topic, key=key)
-        check_topic(record.topic)
-        size = record_size(record, self.capabilities.max_record_bytes)
+        record, size = self.encode(data, topic, key)
         return self._publisher().send_record(record, size, wait_seconds)
+
+    def encode(self, data: object, topic: str | None, key: str | None) -> tuple[Record, int]:
+        """For core: the record that ``publish`` sends, checked, and its size in bytes."""
+        source = self.settings.source
+        if isinstance(data, Event):
+            record = envelope.encode(data, declaration_of(data.data.__class__), source, topic=topic, key=key)
+        else:
+            record = envelope.encode_new(data, declaration_of(data.__class__), source, topic=topic, key=key)
+        check_topic(record.topic)
+        record = record._replace(timestamp_ms=int(time.time() * 1000))
+        return record, record_size(record, self.capabilities.max_record_bytes)
 
     def producer(self) -> Producer:
         """A producer of records, with a buffer and a thread of its own."""
         with self._lock:
             self._ready()
-            create = self._backend.settings.create_topics
             producer = Producer(
                 self._backend,
                 max_records=self.settings.send_buffer_records,
                 max_bytes=self.settings.send_buffer_bytes,
                 wait_seconds=self.settings.send_wait_seconds,
-                hooks=self._hooks,
-                prepare_topic=self._create_missing if create else None,
+                hooks=self.hooks,
+                prepare_topic=self.prepare_topic if self._backend.settings.create_topics else None,
             )
             self._opened.add(producer)
             return producer
@@ -132,8 +147,30 @@ class EventBus:
         before the group settled them, ``on_gap`` says whether to go on (logged, told to the hooks) or to raise
         ``PositionGone``. Raises ``NotFound``, ``Unavailable``, ``AccessDenied``.
         """
+        intake = self.intake(*topics, group=group, start=start, max_unacked=max_unacked, on_gap=on_gap)
+        return Consumer(intake, self.capabilities)
+
+    def intake(
+        self,
+        *topics: str,
+        group: str,
+        start: Start,
+        max_unacked: int,
+        max_unacked_bytes: int | None = None,
+        spare_stuck: bool = False,
+        transacts: bool = False,
+        on_gap: Literal["continue", "stop"] = "continue",
+    ) -> Intake:
+        """For core: what is behind a consumer, usable from any thread.
+
+        ``max_unacked_bytes`` bounds by an estimate. With ``spare_stuck`` a partition in which nothing is settled for a
+        second counts no more against the bounds, and gets no more either, so that it does not stop the others.
+        ``transacts``: acks may come with records; takes the capability ``transactions``.
+        """
         if not topics:
             raise UsageError("a consumer needs at least one topic")
+        if transacts and not self.capabilities.transactions:
+            raise Unsupported(f"backend {self._backend.name!r} has no transactions", capability="transactions")
         if max_unacked < 1:
             raise UsageError(f"max_unacked must be at least 1, not {max_unacked}")
         names = tuple(dict.fromkeys(map(check_topic, topics)))
@@ -145,16 +182,24 @@ class EventBus:
         with self._lock:
             self._ready()
             backend = self._backend
-        if backend.settings.create_topics:
-            for name in names:
-                self._create_missing(name)
+        for name in names:
+            self.prepare_topic(name)
         member = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         joining = Group(check_group(group), names, start, member, self.settings.drain_seconds)
-        intake = Intake(backend, joining, max_unacked=max_unacked, on_gap=on_gap, hooks=self._hooks)
+        intake = Intake(
+            backend,
+            joining,
+            max_unacked=max_unacked,
+            max_unacked_bytes=max_unacked_bytes,
+            spare_stuck=spare_stuck,
+            transacts=transacts,
+            on_gap=on_gap,
+            hooks=self.hooks,
+        )
         with self._lock:
             if not self._closed:
                 self._opened.add(intake)
-                return Consumer(intake, backend.capabilities)
+                return intake
         intake.close(None)
         raise Closed("this bus was closed meanwhile")
 
@@ -173,6 +218,12 @@ class EventBus:
         with self._lock:
             self._ready()
             return self._admin
+
+    def prepare_topic(self, topic: str) -> None:
+        """For core: create a topic that is missing, where the setting ``create_topics`` says so."""
+        settings = self._backend.settings
+        if settings.create_topics and topic not in self._admin.topics():
+            self._admin.create_topic(topic, settings.default_partitions)
 
     def close(self, timeout: float | None = None) -> None:
         """Close what was opened through the bus, producers last; each gets at most ``timeout`` seconds. Idempotent."""
@@ -198,11 +249,11 @@ class EventBus:
 
     def _publisher(self) -> Producer:
         producer = self._shared_producer
-        if producer is not None and self._opened_in == generation():
+        if producer is not None and producer.broke is None and self._opened_in == generation():
             return producer
         with self._lock:
             self._ready()
-            if self._shared_producer is None:
+            if self._shared_producer is None or self._shared_producer.broke is not None:
                 self._shared_producer = self.producer()
             return self._shared_producer
 
@@ -226,10 +277,6 @@ class EventBus:
 
     def _new_admin(self) -> Admin:
         return Admin(self._backend.admin, self._backend.settings.request_timeout_seconds)
-
-    def _create_missing(self, topic: str) -> None:
-        if topic not in self._admin.topics():
-            self._admin.create_topic(topic, self._backend.settings.default_partitions)
 
 
 def _settings_of(target: str | Settings | None) -> Settings:

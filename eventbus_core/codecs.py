@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from eventbus_core.errors import DecodeError, InvalidRecord, UsageError
 
@@ -37,18 +37,35 @@ class Codec(Protocol):
 class PydanticCodec:
     """JSON through pydantic: for models and for dataclasses. Readers ignore fields they do not know, as pydantic does.
 
-    Aliases are what travels, so a field with an alias reads back what it wrote.
+    Aliases are what travels, so a field with an alias reads back what it wrote. What was written is read back at once,
+    validators included, so that no event is published that its own class cannot read. That is cheaper than pydantic's
+    own check of a field's type while writing, and finds more.
     """
 
     content_type = "application/json"
 
     def encode(self, data: object) -> bytes:
-        """Write JSON. A field that was set to something its type does not allow is refused, not written."""
+        """Write JSON. Refused: what cannot be read back, and NaN or infinity written as null.
+
+        JSON has no such numbers; a class that needs them says ``ser_json_inf_nan="strings"`` in its configuration.
+        """
         kind = type(data)
+        adapter = _adapter(kind)
         try:
-            return _adapter(kind).serializer.to_json(data, by_alias=True, warnings="error")
+            raw = adapter.serializer.to_json(data, by_alias=True, warnings=False)
+            again = adapter.validator.validate_json(raw)
         except (PydanticSerializationError, PydanticUserError) as error:
             raise InvalidRecord(f"{kind.__qualname__} cannot be written as JSON: {error}") from error
+        except ValidationError as error:
+            raise InvalidRecord(
+                f"{kind.__qualname__} would be written as JSON that it cannot read back: {_problems(error)}"
+            ) from None
+        if b"null" in raw and _loses_numbers(adapter, data, again):
+            raise InvalidRecord(
+                f"{kind.__qualname__} cannot be written as JSON: it holds NaN or infinity, which would be read back as "
+                'null; use None, or ser_json_inf_nan="strings" in its configuration'
+            )
+        return raw
 
     def decode(self, raw: bytes, into: type[T]) -> T:
         """Read and validate JSON."""
@@ -65,6 +82,15 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     if adapter is None:
         adapter = _adapters.setdefault(kind, TypeAdapter(kind))
     return adapter
+
+
+def _loses_numbers(adapter: TypeAdapter[Any], data: object, again: object) -> bool:
+    """Whether NaN or infinity in the data is something else in what was read back."""
+    written, read = (
+        to_json(adapter.serializer.to_python(each, mode="json", warnings=False), inf_nan_mode="constants")
+        for each in (data, again)
+    )
+    return written != read and (b"NaN" in written or b"Infinity" in written)
 
 
 def _problems(error: ValidationError) -> str:
@@ -89,16 +115,21 @@ class MsgspecCodec:
         except ImportError as error:
             raise UsageError("MsgspecCodec needs msgspec: pip install 'eventbus-core[msgspec]'") from error
         self._encoder = msgspec.json.Encoder()
+        self._to_builtins = msgspec.to_builtins
         self._decoder_for = msgspec.json.Decoder
         self._decoders: dict[type[Any], Any] = {}
         self._error = msgspec.MsgspecError
 
     def encode(self, data: object) -> bytes:
-        """Write JSON; fields are not validated."""
+        """Write JSON; fields are not validated. NaN and infinity, which msgspec writes as null, are refused."""
         try:
-            return self._encoder.encode(data)
+            raw = self._encoder.encode(data)
+            plain = self._to_builtins(data) if b"null" in raw else None
         except (self._error, TypeError, ValueError, RecursionError) as error:
             raise InvalidRecord(f"{type(data).__qualname__} cannot be written as JSON: {error}") from error
+        if plain is not None and to_json(plain, inf_nan_mode="constants") != to_json(plain, inf_nan_mode="null"):
+            raise InvalidRecord(f"{type(data).__qualname__} cannot be written as JSON: it holds NaN or infinity")
+        return raw
 
     def decode(self, raw: bytes, into: type[T]) -> T:
         """Read and validate JSON."""

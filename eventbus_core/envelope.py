@@ -8,12 +8,14 @@ structured JSON (``content-type: application/cloudevents+json``) is understood t
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from eventbus_core.errors import DecodeError, InvalidRecord
-from eventbus_core.events import Declaration, Event, declaration_of
+from eventbus_core.events import Declaration, Event, declaration_of, received
+from eventbus_core.ids import uuid7
 from eventbus_core.records import Delivery, Headers, Record
 from eventbus_core.structured import STRUCTURED_PREFIX, parse_structured
 
@@ -24,6 +26,7 @@ _RESERVED = frozenset(
 )
 _EXTENSION_NAME = re.compile(r"[a-z0-9]+")
 # What the CloudEvents type system forbids in a string: C0 and C1 control characters.
+_STRUCTURED = STRUCTURED_PREFIX.decode()
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
@@ -42,56 +45,64 @@ def encode(
     Raises:
         InvalidRecord: An attribute or the data cannot be written.
     """
-    codec = declaration.codec
     if key is None:
         key = event.key
         if key is None and declaration.key_of is not None:
             key = declaration.key_of(event.data)
-    value = codec.encode(event.data)
-    try:
-        headers = _headers(event, codec.content_type, source, key)
-        return Record(topic or declaration.topic, value, None if key is None else key.encode(), headers)
-    except UnicodeEncodeError as error:
-        raise InvalidRecord(
-            f"event {event.type}: an attribute or the key is not valid Unicode text ({error.reason})",
-            topic=topic or declaration.topic,
-        ) from error
-
-
-def _headers(event: Event[Any], content_type: str, source: str, key: str | None) -> Headers:
-    time = event.time.isoformat()
-    if time.endswith("+00:00"):
-        time = time[:-6] + "Z"
-    headers: Headers = (
-        *_constant_headers(event.type, event.source or source, content_type),
-        ("ce_id", _checked("id", event.id)),
-        ("ce_time", time.encode()),
+    moment = event.time.isoformat()
+    head: Headers = (
+        *_constant_headers(event.type, event.source or source, declaration.codec.content_type),
+        ("ce_id", _checked("the CloudEvents attribute 'id'", event.id)),
+        ("ce_time", (moment[:-6] + "Z" if moment.endswith("+00:00") else moment).encode()),
     )
     if event.subject:
-        headers += (("ce_subject", _checked("subject", event.subject)),)
+        head += (("ce_subject", _checked("the CloudEvents attribute 'subject'", event.subject)),)
     extensions = event.extensions
-    # A key that CloudEvents cannot express still is the record's key.
-    if key and "partitionkey" not in extensions and not _FORBIDDEN.search(key):
-        headers += (("ce_partitionkey", key.encode()),)
-    if extensions:
-        headers += tuple(_extension_header(name, text) for name, text in extensions.items())
-    return headers
+    tail = tuple(_extension_header(name, text) for name, text in extensions.items()) if extensions else ()
+    own_key = None if "partitionkey" in extensions else key
+    return _record(event.data, declaration, topic, key, head + _partition_key(own_key) + tail)
+
+
+def encode_new(
+    data: object, declaration: Declaration, source: str, *, topic: str | None = None, key: str | None = None
+) -> Record:
+    """What ``encode`` makes of ``Event(data)``, without making one."""
+    if key is None and declaration.key_of is not None:
+        key = declaration.key_of(data)
+    head: Headers = (
+        *_constant_headers(declaration.type, source, declaration.codec.content_type),
+        ("ce_id", uuid7().encode()),
+        ("ce_time", _now().encode()),
+    )
+    return _record(data, declaration, topic, key, head + _partition_key(key))
+
+
+def _record(data: object, declaration: Declaration, topic: str | None, key: str | None, headers: Headers) -> Record:
+    try:
+        value = declaration.codec.encode(data)
+    except (InvalidRecord, MemoryError):
+        raise
+    except Exception as error:
+        # A codec and the validators of a model are foreign code: what they raise is about this event.
+        raise InvalidRecord(f"{declaration.cls.__qualname__}: its codec failed with {type(error).__name__}") from error
+    return Record(topic or declaration.topic, value, None if key is None else _encoded("the key", key), headers)
 
 
 @lru_cache(maxsize=4096)
 def _constant_headers(type_name: str, source: str, content_type: str) -> Headers:
     return (
         ("ce_specversion", b"1.0"),
-        ("ce_type", _checked("type", type_name)),
-        ("ce_source", _checked("source", source)),
-        ("content-type", _checked("datacontenttype", content_type)),
+        ("ce_type", _checked("the CloudEvents attribute 'type'", type_name)),
+        ("ce_source", _checked("the CloudEvents attribute 'source'", source)),
+        ("content-type", _checked("the CloudEvents attribute 'datacontenttype'", content_type)),
     )
 
 
-def _checked(name: str, text: str) -> bytes:
-    if not text or _FORBIDDEN.search(text):
-        raise InvalidRecord(f"the CloudEvents attribute {name!r} must be text without control characters: {text!r}")
-    return text.encode()
+def _partition_key(key: str | None) -> Headers:
+    # A key that CloudEvents cannot express still is the record's key.
+    if not key or not (key.isprintable() or not _FORBIDDEN.search(key)):
+        return ()
+    return (("ce_partitionkey", _encoded("the key", key)),)
 
 
 def _extension_header(name: str, text: str) -> tuple[str, bytes]:
@@ -99,7 +110,31 @@ def _extension_header(name: str, text: str) -> tuple[str, bytes]:
         raise InvalidRecord(f"{name!r} is no name of a CloudEvents extension: lower-case letters and digits only")
     if not isinstance(text, str) or _FORBIDDEN.search(text):
         raise InvalidRecord(f"the CloudEvents extension {name!r} must be text without control characters: {text!r}")
-    return f"ce_{name}", text.encode()
+    return f"ce_{name}", _encoded(f"the CloudEvents extension {name!r}", text)
+
+
+def _checked(what: str, text: str) -> bytes:
+    if not text or not (text.isprintable() or not _FORBIDDEN.search(text)):
+        raise InvalidRecord(f"{what} must be text without control characters: {text!r}")
+    return _encoded(what, text)
+
+
+def _encoded(what: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRecord(f"{what} is not valid Unicode text ({error.reason})") from error
+
+
+def _now() -> str:
+    """The time in UTC, to the microsecond, as RFC 3339 writes it."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_second(seconds)}.{nanoseconds // 1000:06d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def decode(record: Record, into: type[T], *, attempt: int = 1, delivery: Delivery | None = None) -> Event[T]:
@@ -113,23 +148,23 @@ def decode(record: Record, into: type[T], *, attempt: int = 1, delivery: Deliver
     """
     declaration = declaration_of(into)
     attributes, value = _open(record)
-    name = _take(record, attributes, "type")
-    if name != declaration.type:
+    take = attributes.pop
+    name, identity, source = take("type", None), take("id", None), take("source", None)
+    if not name or (name == declaration.type and not (identity and source)):
+        absent = "type" if not name else "source" if identity else "id"
+        raise _failure(record, f"is no CloudEvents event: it has no {absent!r} (header ce_{absent})")
+    if name != declaration.type or not identity or not source:
         raise _failure(record, f"is of type {name!r}, not {declaration.type!r} ({into.__qualname__})")
-    version = attributes.pop("specversion", None)
+    version = take("specversion", None)
     if version != "1.0":
         raise _failure(record, f"has CloudEvents specversion {version!r}; only '1.0' is understood")
-    identity, source = _take(record, attributes, "id"), _take(record, attributes, "source")
-    time = _time(record, attributes.pop("time", None))
-    subject = attributes.pop("subject", None)
+    when = _time(record, take("time", None))
+    subject = take("subject", None)
     key = _text_key(record.key)
     if key is not None and attributes.get("partitionkey") == key:
         del attributes["partitionkey"]
-    data = _data(record, declaration, attributes.pop("datacontenttype", None), value)
-    return Event(
-        data, id=identity, type=name, source=source, time=time, subject=subject, key=key,
-        extensions=attributes, attempt=attempt, delivery=delivery,
-    )  # fmt: skip
+    data = _data(record, declaration, take("datacontenttype", None), value)
+    return received(data, identity, name, source, when, subject, key, attributes, attempt, delivery)
 
 
 def peek_type(record: Record) -> str | None:
@@ -153,24 +188,17 @@ def peek_type(record: Record) -> str | None:
 def _open(record: Record) -> tuple[dict[str, str], bytes | None]:
     """The attributes by their CloudEvents names, and the bytes of the data."""
     attributes: dict[str, str] = {}
-    structured = False
     name = ""
     try:
         for name, value in record.headers:
-            lower = name.lower()
-            if lower[:3] == "ce_":
-                attribute = lower[3:]
-            elif lower == "content-type":
-                attribute = "datacontenttype"
-                structured = value.lower().startswith(STRUCTURED_PREFIX)
-            else:
-                continue
-            if attribute in attributes:
-                raise _failure(record, f"has the header {name!r} twice")
-            attributes[attribute] = value.decode()
+            attribute = _attribute(name)
+            if attribute is not None:
+                if attribute in attributes:
+                    raise _failure(record, f"has the header {name!r} twice")
+                attributes[attribute] = value.decode()
     except UnicodeDecodeError as error:
         raise _failure(record, f"has a header {name!r} that is not UTF-8") from error
-    if not structured:
+    if not _is_structured(attributes.get("datacontenttype")):
         return attributes, record.value
     # Headers may repeat attributes of a structured event (§3.3.3); the envelope is what counts.
     if record.value is None:
@@ -181,26 +209,33 @@ def _open(record: Record) -> tuple[dict[str, str], bytes | None]:
         raise _failure(record, f"is a structured event that cannot be read: {error}") from error
 
 
-def _take(record: Record, attributes: dict[str, str], name: str) -> str:
-    text = attributes.pop(name, None)
-    if not text:
-        raise _failure(record, f"is no CloudEvents event: it has no {name!r} (header ce_{name})")
-    return text
+@lru_cache(maxsize=4096)
+def _attribute(header: str) -> str | None:
+    """The CloudEvents attribute that a header carries, if it does."""
+    lower = header.lower()
+    if lower.startswith("ce_"):
+        return lower[3:]
+    return "datacontenttype" if lower == "content-type" else None
+
+
+@lru_cache(maxsize=1024)
+def _is_structured(content_type: str | None) -> bool:
+    return content_type is not None and content_type.lower().startswith(_STRUCTURED)
 
 
 def _time(record: Record, text: str | None) -> datetime:
     if text is None:
         return _record_time(record)
     try:
-        time = datetime.fromisoformat(text)
+        when = datetime.fromisoformat(text)
     except ValueError:
         try:
-            time = datetime.fromisoformat(text.upper())
+            when = datetime.fromisoformat(text.upper())
         except ValueError as error:
             raise _failure(record, "has a 'time' that is not RFC 3339") from error
-    if time.utcoffset() is None:
+    if when.tzinfo is None:
         raise _failure(record, "has a 'time' without a zone")
-    return time
+    return when
 
 
 def _record_time(record: Record) -> datetime:

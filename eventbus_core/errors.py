@@ -22,14 +22,18 @@
     │   ├── NotFound
     │   └── Conflict
     ├── DecodeError                not an event, or not of the wanted type
+    ├── HandlerFailed              an event was given up and on_failure="stop"
     └── PositionGone               records vanished and the consumer was told to stop
+
+    BatchFailed                    raised by batch handlers, not by the bus
 
 ``retryable`` is a constant of the class. The client library's exception, where there was one, is ``__cause__``.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeAlias
 
 LoadReason: TypeAlias = Literal["unknown", "client_missing", "import_failed", "version_mismatch", "duplicate"]
 
@@ -131,6 +135,21 @@ class Conflict(BrokerError):
 
 class DecodeError(EventBusError):
     """The record is not an event, or not one of the wanted type."""
+
+
+class HandlerFailed(EventBusError):
+    """An event could not be handled, and its subscription says to stop. Its exception is ``__cause__``."""
+
+
+class BatchFailed(Exception):
+    """For batch handlers to raise: these events failed, each with its error; the others are done.
+
+    Later events of a failed event's key in the same batch count as not handled, as they may not go before it.
+    """
+
+    def __init__(self, failures: Mapping[Any, Exception]) -> None:
+        super().__init__(f"{len(failures)} events of a batch failed")
+        self.failures = dict(failures)
 
 
 class PositionGone(EventBusError):

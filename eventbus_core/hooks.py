@@ -39,6 +39,41 @@ class Hooks:
     def recovered(self, seconds: float) -> None:
         """The broker is back after so many seconds."""
 
+    # The worker. These run in the threads of handlers too, several at a time.
+
+    def received(self, delivery: Delivery) -> None:
+        """A group of the worker has taken a record from the broker."""
+
+    def started(self, delivery: Delivery, attempt: int) -> None:
+        """A handler begins with an event; ``attempt`` counts from 1."""
+
+    def finished(self, delivery: Delivery, seconds: float) -> None:
+        """A handler returned; it took so many seconds."""
+
+    def retried(self, delivery: Delivery, attempt: int, delay_seconds: float, error: Exception) -> None:
+        """Try number ``attempt`` failed; the next one follows after the delay."""
+
+    def paused(self, delivery: Delivery, delay_seconds: float, error: Exception) -> None:
+        """Something that is needed is away: the partition waits, and this event is tried again after the delay."""
+
+    def resumed(self, delivery: Delivery) -> None:
+        """What was away is back: the partition goes on."""
+
+    def dead_lettered(self, delivery: Delivery, error: Exception | None) -> None:
+        """A record was given up, and its dead letter is stored. No error: its key is parked."""
+
+    def dropped(self, delivery: Delivery, error: Exception) -> None:
+        """A record was given up, and its subscription says to drop it."""
+
+    def acked(self, group: str, count: int) -> None:
+        """So many records of a group are handled, and their acks are on the way."""
+
+    def lag(self, group: str, topic: str, partition: int, records: int) -> None:
+        """How many records a group has not settled; about every 10 s, and only asked for where this is overridden."""
+
+    def depth(self, group: str, waiting: int, running: int) -> None:
+        """How many events wait in the worker, and how many are being handled; about every 10 s."""
+
 
 def fan_out(hooks: Sequence[Hooks]) -> Hooks:
     """One ``Hooks`` that calls them all, in order."""
@@ -47,10 +82,16 @@ def fan_out(hooks: Sequence[Hooks]) -> Hooks:
     return _FanOut(hooks) if hooks else Hooks()
 
 
+def overrides(hooks: Hooks, name: str) -> bool:
+    """Whether somebody listens to a happening."""
+    return name in vars(hooks) or getattr(type(hooks), name) is not getattr(Hooks, name)
+
+
 class _FanOut(Hooks):
     def __init__(self, hooks: Sequence[Hooks]) -> None:
         for name in [name for name in vars(Hooks) if not name.startswith("_")]:
-            setattr(self, name, _call_all([getattr(each, name) for each in hooks]))
+            if listening := [getattr(each, name) for each in hooks if overrides(each, name)]:
+                setattr(self, name, _call_all(listening))
 
 
 def _call_all(methods: Sequence[Callable[..., None]]) -> Callable[..., None]:

@@ -5,40 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from threading import Condition
 
 from eventbus_core.errors import SendError
 from eventbus_core.forking import generation, refuse_fork
-from eventbus_core.records import Stored
+from eventbus_core.records import Record, Stored
 
 _log = logging.getLogger("eventbus.producer")
 
 
 class Settlement:
-    """Settles the receipts of one producer: one lock and one wake-up per batch instead of per record."""
+    """What the receipts of one producer share: one lock and one wake-up per batch instead of per record."""
 
     def __init__(self) -> None:
         self.condition = Condition()
         self.waiting = 0
         self.opened_in = generation()
 
-    def settle(self, outcomes: Iterable[tuple[Receipt, Stored | SendError]]) -> list[Receipt]:
-        """Give each receipt its outcome; those that have callbacks to run, in order."""
-        called: list[Receipt] = []
-        with self.condition:
-            for receipt, outcome in outcomes:
-                receipt._outcome = outcome  # noqa: SLF001  (the two classes are one mechanism)
-                if receipt._callbacks is not None:  # noqa: SLF001
-                    called.append(receipt)
-            if self.waiting:
-                self.condition.notify_all()
-        return called
-
-    def call_back(self, receipts: Iterable[Receipt]) -> None:
-        """Run the callbacks of settled receipts, in this thread."""
-        for receipt in receipts:
-            receipt._call_back()  # noqa: SLF001
+    def wake(self) -> None:
+        """Wake those that wait for receipts; with the condition held."""
+        if self.waiting:
+            self.condition.notify_all()
 
 
 class Receipt:
@@ -118,7 +106,28 @@ class Receipt:
             finally:
                 settlement.waiting -= 1
 
-    def _call_back(self) -> None:
+
+class OpenReceipt(Receipt):
+    """The producer's side of a receipt; ``record`` is there until it is settled."""
+
+    __slots__ = ("deadline", "record", "size")
+
+    def __init__(self, settlement: Settlement, record: Record, size: int) -> None:
+        self._settlement = settlement
+        self._outcome = None
+        self._callbacks = None
+        self.record = record
+        self.size = size
+        self.deadline = 0.0
+
+    def settle(self, outcome: Stored | SendError) -> bool:
+        """With the settlement's condition held. Whether there are callbacks to run then."""
+        self._outcome = outcome
+        del self.record
+        return self._callbacks is not None
+
+    def call_back(self) -> None:
+        """Run the callbacks, in this thread."""
         callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             try:

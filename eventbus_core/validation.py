@@ -69,7 +69,13 @@ def record_size(record: Record, max_bytes: int) -> int:
     topic, value, key, headers, _ = record
     size = (len(value) if value else 0) + (len(key) if key else 0)
     for pair in headers:
-        size += _header_size(topic, pair)
+        try:
+            name, header = pair
+            size += _name_size(name) + len(header)
+        except (TypeError, ValueError):
+            _refuse_header(topic, pair)
+        if type(header) is not bytes:
+            _refuse(topic, f"value of header {name!r}", "bytes", header)
     if size > max_bytes:
         raise TooLarge(f"record of {size} bytes for {topic!r}: this backend takes at most {max_bytes}", topic=topic)
     return size
@@ -87,20 +93,24 @@ def _timestamp_ms(topic: str, timestamp: datetime | None) -> int:
     return milliseconds
 
 
-def _header_size(topic: str, pair: tuple[str, bytes]) -> int:
+@lru_cache(maxsize=4096, typed=True)
+def _name_size(name: str) -> int:
+    if type(name) is not str or "\0" in name:
+        # A NUL would silently cut the name in the C client of one broker.
+        raise ValueError
+    return len(name.encode())
+
+
+def _refuse_header(topic: str, pair: tuple[str, bytes]) -> NoReturn:
     try:
         name, value = pair
     except (TypeError, ValueError):
         _refuse(topic, "header", "a pair (str, bytes)", pair)
     if type(name) is not str or "\0" in name:
-        # A NUL would silently cut the name in the C client of one broker.
         _refuse(topic, "header name", "str without NUL", name)
     if type(value) is not bytes:
         _refuse(topic, f"value of header {name!r}", "bytes", value)
-    try:
-        return len(name.encode()) + len(value)
-    except UnicodeEncodeError:
-        _refuse(topic, "header name", "encodable as UTF-8", name)
+    _refuse(topic, "header name", "encodable as UTF-8", name)
 
 
 def _refuse(topic: str, what: str, wanted: str, got: object) -> NoReturn:

@@ -2,56 +2,59 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterable
 
 from eventbus_core.records import Delivery
 
 
 class Watermark:
-    """The deliveries of one assignment that are not settled yet, in order. Not thread-safe."""
+    """Counts the deliveries of one assignment, and which of them are settled. Not thread-safe."""
 
-    __slots__ = ("_next", "_open", "_prefix", "_settled")
+    __slots__ = ("_ahead", "_first", "_next", "_prefix")
 
     def __init__(self) -> None:
-        self._open: deque[Delivery] = deque()
-        self._settled: set[int] = set()
+        self._first = 0  # the order of the first delivery that is not settled
         self._next = 0
+        self._ahead: dict[int, Delivery] = {}  # settled out of turn, by order
         self._prefix: Delivery | None = None
 
     def __len__(self) -> int:
         """How many deliveries are open or settled out of turn."""
-        return len(self._open)
+        return self._next - self._first
 
-    @property
-    def pending(self) -> bool:
-        """Whether there is a prefix to take."""
-        return self._prefix is not None
-
-    def deliver(self, delivery: Delivery) -> None:
-        """Note the next delivery of the assignment."""
-        delivery.order = self._next
-        self._next += 1
-        self._open.append(delivery)
+    def deliver(self, deliveries: Iterable[Delivery]) -> None:
+        """Note the next deliveries of the assignment."""
+        order = self._next
+        for delivery in deliveries:
+            delivery.order = order
+            order += 1
+        self._next = order
 
     def retract(self, count: int) -> None:
         """Forget the newest ``count`` deliveries: nobody has seen them."""
-        for _ in range(count):
-            self._open.pop()
+        self._next -= count
 
-    def settle(self, delivery: Delivery) -> int:
-        """Note an ack (again: no effect); by how many the open deliveries shrink."""
-        if not self._open or delivery.order < self._open[0].order or delivery.order in self._settled:
-            return 0
-        if delivery.order != self._open[0].order:
-            self._settled.add(delivery.order)
-            return 0
-        self._prefix = self._open.popleft()
-        shrunk = 1
-        while self._settled and self._open and self._open[0].order in self._settled:
-            self._prefix = self._open.popleft()
-            self._settled.discard(self._prefix.order)
-            shrunk += 1
-        return shrunk
+    def retract_after(self, last: int) -> int:
+        """Forget what was delivered after the order ``last``; nothing of it is settled. How many that were."""
+        count = max(self._next - 1 - last, 0)
+        self._next -= count
+        return count
+
+    def settle(self, deliveries: Iterable[Delivery]) -> int:
+        """Note acks, in any order (again: no effect); by how many the open deliveries shrink."""
+        before = first = self._first
+        ahead = self._ahead
+        for delivery in deliveries:
+            if delivery.order == first:
+                self._prefix = delivery
+                first += 1
+                while ahead and first in ahead:
+                    self._prefix = ahead.pop(first)
+                    first += 1
+            elif delivery.order > first:
+                ahead[delivery.order] = delivery
+        self._first = first
+        return first - before
 
     def take_prefix(self) -> Delivery | None:
         """The last delivery of the settled prefix, if it grew since the last call."""

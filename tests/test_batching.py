@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from eventbus_core import BrokerError, EventBusError, NotFound, Position, Record, SendFailed, Stored, Unavailable
 from eventbus_core.backend import Outgoing, Settled
 from eventbus_core.backend.batching import BatchProducer, WriteBatch
+from eventbus_core.partitioning import partition_of
 
 
 class LossyStore(BatchProducer):
@@ -112,6 +114,73 @@ def test_a_wrong_number_of_places_is_the_backends_error() -> None:
         poll_until(store, 1)
 
 
+class Away(BatchProducer):
+    """Partition 0 cannot be written to, the others can; or nothing can, and ``write`` raises."""
+
+    def __init__(self, error: EventBusError | None = None) -> None:
+        super().__init__(max_batch_records=10, max_batch_bytes=10_000)
+        self.error = error
+        self.counts: EventBusError | None = None
+        self.writes = self.asked = 0
+
+    def partition_count(self, topic: str) -> int:
+        self.asked += 1
+        if self.counts is not None:
+            raise self.counts
+        if topic == "missing":
+            raise NotFound("no topic 'missing'", topic=topic)
+        return 4
+
+    def write(self, batches: Sequence[WriteBatch]) -> Sequence[Sequence[Stored] | EventBusError]:
+        self.writes += 1
+        if self.error is not None:
+            raise self.error
+        return [
+            [Stored(each.topic, each.partition, None, 1)] * len(each.records)
+            if each.partition
+            else Unavailable("partition 0 is away")
+            for each in batches
+        ]
+
+
+def key_of(partition: int) -> bytes:
+    return next(key for key in map(b"%d".__mod__, range(100)) if partition_of(key, 4) == partition)
+
+
+def poll_for(store: BatchProducer, seconds: float) -> list[Settled]:
+    settled: list[Settled] = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        settled.extend(store.poll(0.005))
+    return settled
+
+
+def test_in_an_outage_the_pauses_outlast_polls_and_hold_up_nothing_else() -> None:
+    store = Away()
+    store.send([Outgoing(1, Record("t", b"stuck", key_of(0)))])
+    assert poll_for(store, 0.5) == []
+    assert 2 <= store.writes <= 12
+    store.send([Outgoing(2, Record("t", b"fine", key_of(1)))])
+    assert [each.token for each in store.poll(0.005)] == [2]
+
+
+def test_asking_for_partitions_pauses_too() -> None:
+    store = Away()
+    store.counts = Unavailable("the broker is away")
+    store.send([Outgoing(1, Record("t", b"x"))])
+    assert poll_for(store, 0.5) == []
+    assert 2 <= store.asked <= 12
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), BrokerError("broken")])
+def test_what_is_settled_is_told_although_the_write_of_the_same_poll_raises(error: EventBusError) -> None:
+    store = Away(error)
+    store.send([Outgoing(1, Record("missing", b"x")), Outgoing(2, Record("t", b"y", key_of(1)))])
+    assert [each.token for each in store.poll(0.005)] == [1]
+    with pytest.raises(type(error)):
+        poll_for(store, 0.5)
+
+
 def poll_until(store: BatchProducer, count: int) -> list[Settled]:
     settled: list[Settled] = []
     for _ in range(200):
@@ -119,3 +188,26 @@ def poll_until(store: BatchProducer, count: int) -> list[Settled]:
         if len(settled) >= count:
             return settled
     raise AssertionError(f"only {len(settled)} of {count} settled")
+
+
+def test_headers_count_for_the_bytes_of_a_batch() -> None:
+    store = LossyStore(0)
+    store.random = AlwaysFine()
+    heavy = tuple((f"h{number}", b"x" * 1000) for number in range(4))
+    store.send([Outgoing(token, Record("t", b"v", b"one key", heavy, 1)) for token in range(7)])
+    sizes: list[int] = []
+    write_one = store.write_one
+
+    def noted(batch: WriteBatch) -> Sequence[Stored] | EventBusError:
+        sizes.append(len(batch.records))
+        return write_one(batch)
+
+    store.write_one = noted  # type: ignore[method-assign]
+    settled = [each for _ in range(7) for each in store.poll(0)]
+    assert [each.token for each in settled] == list(range(7))
+    assert sizes == [2, 2, 2, 1]
+
+
+class AlwaysFine(random.Random):
+    def random(self) -> float:
+        return 0.99

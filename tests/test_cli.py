@@ -1,12 +1,16 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import uuid
+from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from eventbus_core import cli
 from eventbus_core.cli import backends as backends_command
@@ -14,6 +18,7 @@ from eventbus_core.loading import Installed
 from tests.bus_urls import bus_url
 from tests.waiting import wait_until
 
+README = Path(__file__).parent.parent / "README.md"
 COMMAND = [sys.executable, "-c", "import sys; from eventbus_core.cli import main; sys.exit(main())"]
 
 
@@ -91,6 +96,30 @@ def test_wrong_usage_and_configuration_exit_with_2_and_one_line(arguments, capsy
 def test_help_is_no_error(arguments, capsys):
     assert cli.main(arguments) == 0
     assert "--help" in capsys.readouterr().out
+
+
+def commands(group: typer.Typer) -> dict[str, set[str]]:
+    """The options of each command, by its full name."""
+    found: dict[str, set[str]] = {}
+
+    def walk(command: Any, names: tuple[str, ...]) -> None:
+        for name, each in getattr(command, "commands", {}).items():
+            walk(each, (*names, name))
+        if not hasattr(command, "commands"):
+            found[" ".join(names)] = {option for each in command.params for option in each.opts}
+
+    walk(typer.main.get_command(group), ())
+    return found
+
+
+def test_every_command_can_answer_in_json_and_the_readme_names_it():
+    found = commands(cli.app)
+    assert {"backends", "topics create", "send", "tail", "lag", "demo"} <= found.keys()
+    assert all("--json" in options for name, options in found.items() if name != "run")
+    listed = re.findall(r"^eventbus ((?:[a-z]+)(?: [a-z|]+)?)", README.read_text(encoding="utf-8"), re.MULTILINE)
+    pairs = [(top, sub) for top, _, subs in (each.partition(" ") for each in listed) for sub in subs.split("|")]
+    words = {f"{top} {sub}".strip() for top, sub in pairs}
+    assert words == found.keys()
 
 
 def test_what_does_not_exist_is_a_problem(capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -30,6 +31,31 @@ class Moved:
 class Fast(msgspec.Struct):
     number: int
     text: str = "x"
+
+
+class Measured(BaseModel):
+    value: float
+    last: float | None = None
+    note: str | None = None
+
+
+class MeasuredInWords(BaseModel, ser_json_inf_nan="strings"):
+    value: float
+    note: str | None = None
+
+
+@dataclasses.dataclass
+class Sampled:
+    values: list[float | None]
+
+
+class FastMeasured(msgspec.Struct):
+    value: float
+    last: float | None = None
+
+
+class Renamed(BaseModel):
+    number: int = Field(validation_alias="read", serialization_alias="written")
 
 
 _PAID = Paid(order=1, amount=Decimal("0.10"), at=datetime(2026, 1, 2, tzinfo=UTC), paidBy="Zoë")
@@ -77,6 +103,34 @@ def test_a_field_of_the_wrong_type_is_refused_before_it_is_sent() -> None:
     broken = _PAID.model_copy(update={"order": "not a number"})
     with pytest.raises(InvalidRecord, match="Paid"):
         PydanticCodec().encode(broken)
+
+
+@pytest.mark.parametrize(
+    ("codec", "data"),
+    [
+        (PydanticCodec(), Measured(value=math.nan)),
+        (PydanticCodec(), Measured(value=1.0, last=math.inf, note="NaN")),
+        (PydanticCodec(), Sampled([1.0, None, -math.inf])),
+        (MsgspecCodec(), FastMeasured(math.nan)),
+        (MsgspecCodec(), FastMeasured(1.0, -math.inf)),
+    ],
+)
+def test_numbers_that_json_does_not_have_are_refused_before_they_are_sent(
+    codec: PydanticCodec | MsgspecCodec, data: object
+) -> None:
+    with pytest.raises(InvalidRecord, match=type(data).__qualname__):
+        codec.encode(data)
+
+
+def test_a_class_may_write_nan_and_infinity_as_text() -> None:
+    codec = PydanticCodec()
+    assert math.isnan(codec.decode(codec.encode(MeasuredInWords(value=math.nan)), MeasuredInWords).value)
+    assert codec.decode(codec.encode(Measured(value=1.0, note="NaN")), Measured).note == "NaN"
+
+
+def test_what_its_own_class_cannot_read_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(InvalidRecord, match=r"cannot read back.*read: Field required"):
+        PydanticCodec().encode(Renamed(read=1))  # type: ignore[call-arg]
 
 
 def test_msgspec_refuses_what_it_cannot_write() -> None:

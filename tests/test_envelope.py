@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import random
 from collections.abc import Iterator
@@ -15,9 +16,9 @@ from cloudevents.core.bindings import kafka as sdk
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
-from eventbus_core.envelope import decode, encode, peek_type
+from eventbus_core.envelope import decode, encode, encode_new, peek_type
 from eventbus_core.errors import DecodeError, InvalidRecord, UsageError
 from eventbus_core.events import Event, declaration_of, event_type
 from eventbus_core.records import Assignment, Delivery, Position, Record
@@ -51,6 +52,21 @@ class _Raw:
 class Blob:
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
+
+
+_SOLD: set[str] = set()
+
+
+@event_type("test.envelope.ticket.v1", topic="tickets")
+class Ticket(BaseModel):
+    seat: str
+
+    @field_validator("seat")
+    @classmethod
+    def _is_free(cls, seat: str) -> str:
+        if seat in _SOLD:
+            raise LookupError(seat)
+        return seat
 
 
 def record_of(event: Event[Any], source: str = "/shop") -> Record:
@@ -190,6 +206,26 @@ def test_attempt_and_delivery_are_passed_on() -> None:
     assert event.delivery is delivery
 
 
+def test_an_event_that_was_received_cannot_be_changed_either() -> None:
+    event = decode(PAID, Paid)
+    assert type(event) is Event
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        event.subject = "new"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("topic", [None, "elsewhere"])
+@pytest.mark.parametrize("key", [None, "k\x01", "ключ"])
+def test_new_data_is_written_as_an_event_made_of_it(topic: str | None, key: str | None) -> None:
+    paid, declaration = Paid(order="7"), declaration_of(Paid)
+    before = datetime.now(UTC)
+    new = encode_new(paid, declaration, "/shop", topic=topic, key=key)
+    after = datetime.now(UTC)
+    read = decode(new, Paid)
+    assert before <= read.time <= after
+    told = Event(paid, id=read.id, time=read.time)
+    assert encode(told, declaration, "/shop", topic=topic, key=key) == new
+
+
 # Tolerance
 
 
@@ -277,6 +313,15 @@ def test_what_a_codec_raises_becomes_a_decode_error() -> None:
     with pytest.raises(DecodeError, match="ZeroDivisionError") as caught:
         decode(record_of(Event(Blob(b"boom"))), Blob)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_what_a_validator_raises_at_publish_is_an_invalid_record_without_the_data() -> None:
+    event = Ticket(seat="secret")
+    _SOLD.add("secret")
+    with pytest.raises(InvalidRecord, match=r"Ticket.*LookupError") as caught:
+        encode_new(event, declaration_of(Ticket), "/shop")
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert "secret" not in str(caught.value)
 
 
 def test_reading_into_a_class_that_is_not_declared_is_the_callers_mistake() -> None:

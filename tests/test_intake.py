@@ -181,7 +181,7 @@ def test_an_outage_is_survived_and_another_error_ends_the_consumer(rig: Rig) -> 
 
 
 def test_a_long_outage_is_raised_and_the_consumer_goes_on_trying(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus_core.intake.REPORT_OUTAGE_SECONDS", 0.1)
+    monkeypatch.setattr("eventbus_core.outage.REPORT_OUTAGE_SECONDS", 0.1)
     rig.assign()
     rig.scripted.script.extend(Unavailable("away") for _ in range(8))
     with pytest.raises(Unavailable, match="still trying"):
@@ -279,7 +279,7 @@ def test_the_pause_of_a_partition_ends_when_it_goes_elsewhere(rig: Rig) -> None:
 
 
 def test_flush_raises_a_long_outage(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus_core.intake.REPORT_OUTAGE_SECONDS", 0.1)
+    monkeypatch.setattr("eventbus_core.outage.REPORT_OUTAGE_SECONDS", 0.1)
     rig.assign()
     rig.deliver(0)
     received = rig.consumer.receive(timeout=5)

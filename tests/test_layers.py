@@ -67,6 +67,7 @@ def test_a_violation_in_core_is_found(tmp_path: Path, module: str, source: str, 
         ("from eventbus_core.envelope import decode", "knows eventbus_core.envelope"),
         ("from eventbus_core import EventBus", "knows eventbus_core.EventBus"),
         ("if True:\n    import requests", "imports requests"),
+        ("from eventbus_conformance.harness import Harness", "imports eventbus_conformance.harness"),
     ],
 )
 def test_a_violation_in_a_backend_is_found(tmp_path: Path, source: str, message: str) -> None:

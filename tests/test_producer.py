@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from datetime import UTC, datetime
 
@@ -13,18 +14,23 @@ from eventbus_core import (
     BrokerError,
     BufferFull,
     Closed,
+    EventBus,
     Forked,
     Hooks,
     InvalidRecord,
     Producer,
+    Receipt,
     SendError,
     SendFailed,
     SendUnknown,
     Stored,
     TooLarge,
     Unavailable,
+    event_type,
 )
 from eventbus_core.backend import Outgoing, Settled
+from eventbus_core.receipts import OpenReceipt
+from eventbus_core.records import Record
 from tests.forked import exit_code_in_child
 from tests.holding import held
 from tests.scripted import ScriptedBackend, failed, stored
@@ -114,6 +120,34 @@ def test_a_full_buffer_makes_send_wait_then_raise_and_takes_nothing() -> None:
     assert [each.record.value for each in backend.producers[0].taken] == [b"0", b"1", b"2", b"4"]
 
 
+def test_many_threads_share_the_bounded_buffer_and_each_keeps_its_order() -> None:
+    most = 0
+
+    def counted(outgoing: Outgoing) -> Settled | None:
+        nonlocal most
+        most = max(most, len(backend.producers[0].open))
+        return stored(outgoing)
+
+    backend = ScriptedBackend(counted, send_timeout_seconds=60)
+    receipts: list[Receipt] = []
+
+    def send(thread: int) -> None:
+        receipts.extend(producer.send("t", b"%d" % n, key=b"%d" % thread, wait_seconds=30) for n in range(300))
+
+    with producer_on(backend, max_records=20) as producer:
+        threads = [threading.Thread(target=send, args=(number,)) for number in range(6)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join(30)
+        assert producer.flush(5) == 0
+    assert len([receipt.result(0) for receipt in receipts]) == 1800
+    assert most <= 20
+    taken = [each.record for each in backend.producers[0].taken]
+    for thread in range(6):
+        assert [each.value for each in taken if each.key == b"%d" % thread] == [b"%d" % n for n in range(300)]
+
+
 def test_a_full_buffer_raises_at_once_in_an_event_loop() -> None:
     backend = ScriptedBackend(lambda _: None, send_timeout_seconds=60)
     producer = producer_on(backend, max_records=1)
@@ -138,6 +172,23 @@ def test_close_settles_everything_and_is_idempotent() -> None:
         receipt.result(0)
     with pytest.raises(Closed):
         producer.send("t", b"y")
+
+
+def test_a_close_that_meets_the_first_send_settles_its_receipt() -> None:
+    producer = producer_on(ScriptedBackend(stored))
+    put = producer._buffer.put
+
+    def put_and_close(record: Record, size: int) -> OpenReceipt | None:
+        receipt = put(record, size)
+        closing = threading.Thread(target=producer.close)
+        closing.start()
+        closing.join(5)
+        assert receipt is not None
+        assert receipt.done()
+        return receipt
+
+    producer._buffer.put = put_and_close  # type: ignore[method-assign]
+    assert isinstance(producer.send("t", b"x").result(5), Stored)
 
 
 def test_flush_says_how_many_are_open() -> None:
@@ -210,7 +261,7 @@ def test_a_record_that_no_broker_can_carry_is_refused_before_any_io() -> None:
 
 def test_when_flush_finds_nothing_open_every_receipt_is_done() -> None:
     backend = ScriptedBackend(stored)
-    with producer_on(backend) as producer, held(producer._settlement.condition) as free:
+    with producer_on(backend) as producer, held(producer._buffer.settlement.condition) as free:
         receipt = producer.send("t", b"x")
         wait_until(lambda: backend.producers and not backend.producers[0].open, 5, what="the broker's answer")
         threading.Timer(0.2, free.set).start()
@@ -229,6 +280,31 @@ def test_a_backend_that_settles_a_record_twice_leaves_no_receipt_open() -> None:
             second.result(5)
         backend.answer = stored
         assert isinstance(producer.send("t", b"3").result(5), Stored)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_defect_of_a_backend_is_named_and_the_bus_goes_on_with_another_producer() -> None:
+    @event_type("tests.producer.noted", topic="t")
+    @dataclasses.dataclass
+    class Noted:
+        text: str
+
+    def broken(timeout: float) -> list[Settled]:
+        raise ZeroDivisionError(f"a defect of the plugin, after {timeout} s")
+
+    backend = ScriptedBackend(lambda _: None)
+    with EventBus(backend) as bus, bus.producer() as own:
+        receipts = [bus.publish(Noted("1")), own.send("t", b"1")]
+        wait_until(lambda: sum(len(each.taken) for each in backend.producers) == 2, 5, what="the hand-over")
+        for each in backend.producers:
+            each.poll = broken  # type: ignore[method-assign]
+        for receipt in receipts:
+            with pytest.raises(SendUnknown, match="a defect of the plugin"):
+                receipt.result(5)
+        with pytest.raises(Closed, match="a defect of the plugin"):
+            own.send("t", b"2")
+        backend.answer = stored
+        assert isinstance(bus.publish(Noted("2")).result(5), Stored)
 
 
 def test_a_callback_that_raises_costs_nobody_else_anything(caplog: pytest.LogCaptureFixture) -> None:
@@ -258,7 +334,7 @@ def test_an_open_receipt_refuses_a_callback_in_a_forked_child() -> None:
             return 7
         return 0
 
-    with held(producer._settlement.condition):
+    with held(producer._buffer.settlement.condition):
         assert exit_code_in_child(add) == 7
     producer.close(0)
 

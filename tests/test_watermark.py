@@ -14,13 +14,12 @@ from tests.scripted import deliveries
 def test_a_prefix_never_covers_what_is_not_acked(order: list[int], count: int) -> None:
     watermark = Watermark()
     items = deliveries(Assignment("t", 0, 1), range(12))
-    for item in items:
-        watermark.deliver(item)
+    watermark.deliver(items)
     acked: set[int] = set()
     taken = -1
     for number in order[:count]:
-        watermark.settle(items[number])
-        watermark.settle(items[number])  # repeating is harmless
+        watermark.settle([items[number]])
+        watermark.settle([items[number]])  # repeating is harmless
         acked.add(number)
         prefix = watermark.take_prefix()
         if prefix is not None:
@@ -34,23 +33,21 @@ def test_a_prefix_never_covers_what_is_not_acked(order: list[int], count: int) -
 def test_what_nobody_received_can_be_retracted() -> None:
     watermark = Watermark()
     items = deliveries(Assignment("t", 0, 1), range(5))
-    for item in items:
-        watermark.deliver(item)
+    watermark.deliver(items)
     watermark.retract(3)
-    assert [watermark.settle(each) for each in items[:2]] == [1, 1]
+    assert [watermark.settle([each]) for each in items[:2]] == [1, 1]
     assert len(watermark) == 0
 
 
 def test_a_prefix_that_did_not_get_through_is_taken_again_unless_it_grew() -> None:
     watermark = Watermark()
     items = deliveries(Assignment("t", 0, 1), range(3))
-    for item in items:
-        watermark.deliver(item)
-    watermark.settle(items[0])
+    watermark.deliver(items)
+    watermark.settle(items[:1])
     first = watermark.take_prefix()
     assert first is items[0]
     watermark.put_back(first)
     assert watermark.take_prefix() is items[0]
-    watermark.settle(items[1])
+    watermark.settle(items[1:2])
     watermark.put_back(items[0])
     assert watermark.take_prefix() is items[1]

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from eventbus_core.capabilities import Capabilities
-from eventbus_core.errors import SendFailed, SendUnknown
+from eventbus_core.errors import SendFailed, SendUnknown, Unsupported
 from eventbus_core.records import Assignment, Delivery, Position, Record, Start, Stored, Where
 
 API_VERSION = 1
@@ -164,6 +164,14 @@ class BackendConsumer(ABC):
         Durable within ``ack_delay_seconds``, and when ``release`` or ``close`` returns. Repeating is harmless. Of an
         assignment that is no longer ours it changes nothing (if ``fenced_ack``), and the next poll says Lost.
         """
+
+    def transact(self, records: Sequence[Record], settled: Sequence[Delivery]) -> None:  # noqa: ARG002
+        """Store the records, in order, and settle as ``ack`` does: together or neither (capability ``transactions``).
+
+        On return both are durable; no consumer sees the records before. An error: neither, also for a lost assignment;
+        but if the broker did not say, ``Unavailable``, and the next poll says Lost of every assignment.
+        """
+        raise Unsupported("this backend cannot store and settle together", capability="transactions")
 
     @abstractmethod
     def seek(self, assignment: Assignment, to: Where) -> Assignment:

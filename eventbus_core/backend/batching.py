@@ -29,12 +29,34 @@ class WriteBatch(NamedTuple):
     records: Sequence[Record]
 
 
+class _Backoff:
+    """When to try again what failed: sooner at first, then about once a second."""
+
+    __slots__ = ("due", "failures", "first", "most")
+
+    def __init__(self, first: float, most: float) -> None:
+        self.first = first
+        self.most = most
+        self.failures = 0
+        self.due = 0.0  # time.monotonic()
+
+    def failed(self) -> None:
+        pause = min(self.most, self.first * 2**self.failures)
+        self.due = time.monotonic() + pause * random.uniform(0.5, 1.0)
+        self.failures = min(self.failures + 1, 16)
+
+    def worked(self) -> None:
+        self.failures = 0
+        self.due = 0.0
+
+
 class _Lane:
     """What waits for one partition, and the batch that is under way."""
 
-    __slots__ = ("batch", "next", "tokens", "waiting")
+    __slots__ = ("backoff", "batch", "next", "tokens", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, backoff: _Backoff) -> None:
+        self.backoff = backoff
         self.waiting: deque[Outgoing] = deque()
         self.tokens: list[int] = []
         self.batch: WriteBatch | None = None
@@ -48,6 +70,8 @@ class BatchProducer(BackendProducer):
     one record.
     """
 
+    #: The pause before a repetition: of the first, and the longest. It outlasts polls, and holds up neither what can
+    #: be settled meanwhile nor partitions that work.
     _RETRY_SECONDS = (0.02, 1.0)
 
     def __init__(self, *, max_batch_records: int, max_batch_bytes: int) -> None:
@@ -57,7 +81,8 @@ class BatchProducer(BackendProducer):
         self._arrived: deque[Outgoing] = deque()
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._turn = random.randrange(1 << 16)
-        self._failures = 0
+        self._placing = _Backoff(*self._RETRY_SECONDS)
+        self._failure: EventBusError | None = None
 
     @abstractmethod
     def partition_count(self, topic: str) -> int:
@@ -75,25 +100,42 @@ class BatchProducer(BackendProducer):
         self._arrived.extend(outgoing)
 
     def poll(self, timeout: float) -> Sequence[Settled]:
+        if self._failure is not None:
+            raise self._failure
         settled: list[Settled] = []
-        deadline = time.monotonic() + timeout
-        outage: EventBusError | None = self._place(settled)
-        lanes = [lane for lane in self._lanes.values() if lane.batch or lane.waiting]
-        if lanes:
-            batches = [lane.batch or self._freeze(key, lane) for key, lane in self._lanes.items() if lane in lanes]
-            for lane, result in zip(lanes, self.write(batches), strict=True):
-                outage = self._settle(lane, result, settled) or outage
-        if outage is None:
-            self._failures = 0
-        elif not settled:
-            self._pause(deadline - time.monotonic())
+        began = time.monotonic()
+        if self._arrived and began >= self._placing.due:
+            self._place(settled)
+        busy = [(key, lane) for key, lane in self._lanes.items() if lane.batch or lane.waiting]
+        ready = [(key, lane) for key, lane in busy if began >= lane.backoff.due]
+        if ready:
+            self._exchange(ready, settled)
+        if not settled:
+            waiting_for = [lane.backoff.due for _, lane in busy]
+            if self._arrived:
+                waiting_for.append(self._placing.due)
+            if waiting_for:
+                time.sleep(max(0.0, min(timeout, min(waiting_for) - time.monotonic())))
         return settled
 
     def close(self) -> None:
         self._arrived.clear()
         self._lanes.clear()
 
-    def _place(self, settled: list[Settled]) -> Unavailable | None:
+    def _exchange(self, ready: list[tuple[tuple[str, int], _Lane]], settled: list[Settled]) -> None:
+        try:
+            results = self.write([lane.batch or self._freeze(key, lane) for key, lane in ready])
+            for (_, lane), result in zip(ready, results, strict=True):
+                self._settle(lane, result, settled)
+        except EventBusError as error:
+            for _, lane in ready:
+                lane.backoff.failed()
+            if not settled:
+                raise
+            if not error.retryable:
+                self._failure = error  # for the next poll: what is settled is told first
+
+    def _place(self, settled: list[Settled]) -> None:
         """Give every arrival its partition, in order; an outage leaves the rest for later."""
         counts: dict[str, int | NotFound] = {}
         self._turn += 1
@@ -105,8 +147,9 @@ class BatchProducer(BackendProducer):
                     count = self.partition_count(record.topic)
                 except NotFound as error:
                     count = error
-                except Unavailable as error:
-                    return error
+                except Unavailable:
+                    self._placing.failed()
+                    return
                 counts[record.topic] = count
             outgoing = self._arrived.popleft()
             if isinstance(count, NotFound):
@@ -117,9 +160,9 @@ class BatchProducer(BackendProducer):
             partition = self._turn % count if record.key is None else partition_of(record.key, count)
             lane = self._lanes.get((record.topic, partition))
             if lane is None:
-                lane = self._lanes[record.topic, partition] = _Lane()
+                lane = self._lanes[record.topic, partition] = _Lane(_Backoff(*self._RETRY_SECONDS))
             lane.waiting.append(outgoing)
-        return None
+        self._placing.worked()
 
     def _freeze(self, key: tuple[str, int], lane: _Lane) -> WriteBatch:
         records: list[Record] = []
@@ -128,6 +171,8 @@ class BatchProducer(BackendProducer):
         while lane.waiting and len(records) < self._max_batch_records:
             token, record = lane.waiting[0]
             room -= len(record.value or b"") + len(record.key or b"") + 64
+            if record.headers:
+                room -= sum(len(name) + len(value) + 16 for name, value in record.headers)
             if room < 0 and records:
                 break
             lane.waiting.popleft()
@@ -137,12 +182,11 @@ class BatchProducer(BackendProducer):
         lane.batch = WriteBatch(*key, self._writer, lane.next, records)
         return lane.batch
 
-    def _settle(
-        self, lane: _Lane, result: Sequence[Stored] | EventBusError, settled: list[Settled]
-    ) -> EventBusError | None:
-        """Take one batch's result; an outage is returned and the batch kept."""
+    def _settle(self, lane: _Lane, result: Sequence[Stored] | EventBusError, settled: list[Settled]) -> None:
+        """Take one batch's result; after an outage the batch stays."""
         if isinstance(result, Unavailable):
-            return result
+            lane.backoff.failed()
+            return
         if isinstance(result, SendFailed):
             settled.extend(Settled(token, result) for token in lane.tokens)
         elif isinstance(result, EventBusError):
@@ -154,10 +198,4 @@ class BatchProducer(BackendProducer):
             settled.extend(map(Settled, lane.tokens, result))
         lane.batch = None
         lane.tokens = []
-        return None
-
-    def _pause(self, remaining: float) -> None:
-        first, most = self._RETRY_SECONDS
-        backoff = min(most, first * 2**self._failures) * random.uniform(0.5, 1.0)
-        self._failures = min(self._failures + 1, 16)
-        time.sleep(max(0.0, min(remaining, backoff)))
+        lane.backoff.worked()

@@ -1,0 +1,167 @@
+"""Workers as processes that are killed, told to stop, frozen out and joined by others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+
+import pytest
+
+from tests.waiting import wait_until
+from tests.worker_fixtures import World, world
+from tests.worker_journal import Job, overlaps, reordered
+
+__all__ = ["world"]
+
+
+@pytest.mark.parametrize("name", ["same", "new"])
+def test_what_a_killed_worker_was_handling_is_handled_by_the_next_one(world: World, name: str) -> None:
+    first = world.process(name="same", pace_seconds=0.05, concurrency=2)
+    world.publish(*world.jobs(60))
+    world.wait_handled(5)
+    first.kill()
+    before = world.journal.handled()
+    assert len(before) < 60
+    world.process(name=name)
+    world.wait_handled(60, 40)
+    assert reordered(world.journal.entries()) == []
+    again = len(world.journal.seqs()) - 60
+    assert again <= 60 - (60 - len(before)), "more repeats than it had handled"
+    world.wait_settled()
+
+
+def test_a_backlog_of_a_thousand_survives_a_kill(world: World) -> None:
+    world.publish(*world.jobs(1000, keys=16))
+    first = world.process(pace_seconds=0.01)
+    world.wait_handled(100)
+    first.kill()
+    world.process()
+    world.wait_handled(1000, 60)
+    assert reordered(world.journal.entries()) == []
+    world.wait_settled()
+
+
+def test_a_replica_that_runs_already_takes_over_from_a_killed_one(world: World) -> None:
+    workers = [world.process(pace_seconds=0.02) for _ in range(2)]
+    begun: list[str] = []
+
+    def both_work() -> bool:
+        world.publish(*world.jobs(20, keys=20, begin=len(begun) * 20))
+        begun.append("")
+        return {each.member for each in world.journal.entries("end")[-40:]} == {each.name for each in workers}
+
+    wait_until(both_work, 40, every=0.3, what="both workers to work")
+    workers[0].kill()
+    total = len(begun) * 20
+    world.wait_handled(total, 40)
+    assert reordered(world.journal.entries()) == []
+    assert overlaps(world.journal.entries(), killed=frozenset({workers[0].name})) == []
+
+
+def test_stopping_with_a_hundred_slow_events_waiting_strands_and_repeats_nothing(world: World) -> None:
+    world.publish(*world.jobs(100, keys=10))
+    first = world.member(pace_seconds=0.2, concurrency=4)
+    world.wait_handled(4)
+    began = time.monotonic()
+    assert first.terminate() == 0, first.output
+    assert time.monotonic() - began < 8
+    done = len(world.journal.seqs())
+    assert done < 60
+    assert len(world.journal.entries("begin")) == done  # what ran was let finish
+    began = time.monotonic()
+    world.member()
+    world.wait_handled(100)
+    assert time.monotonic() - began < 15  # it had left in good order: nobody waits for a lease
+    assert sorted(world.journal.seqs()) == list(range(100))
+    assert reordered(world.journal.entries()) == []
+    world.wait_settled()
+
+
+def test_a_second_signal_stops_at_once(world: World) -> None:
+    worker = world.process()
+    world.publish(Job(key="k", seq=0, do="sleep 60"))
+    wait_until(lambda: world.journal.entries("begin"), 30, what="the handler to begin")
+    worker.popen.send_signal(signal.SIGINT)
+    wait_until(lambda: "stopping" in worker.output, 5, what="the first signal's effect")
+    began = time.monotonic()
+    worker.popen.send_signal(signal.SIGINT)
+    assert worker.wait(10) == 1
+    assert "second signal" in worker.output
+    assert time.monotonic() - began < 5
+
+
+def test_a_fatal_error_ends_the_process_with_one_line(world: World) -> None:
+    worker = world.process(options={"on_failure": "stop"}, attempts=1)
+    world.publish(Job(key="k", seq=0, do="raise"))
+    assert worker.wait(30) == 1
+    last = worker.output.splitlines()[-1]
+    assert "HandlerFailed" in last
+    assert f"{world.topic}[" in last
+    assert "job 0 cannot be done" in last
+
+
+def test_a_second_replica_shares_the_backlog_and_skips_nothing(world: World) -> None:
+    world.publish(*world.jobs(400, keys=16))
+    world.member(pace_seconds=0.06, concurrency=4)
+    world.wait_handled(10)
+    world.member(pace_seconds=0.06, concurrency=4)
+    world.wait_handled(400, 60)
+    entries = world.journal.entries()
+    assert len({each.member for each in entries}) == 2
+    assert reordered(entries) == []
+    assert overlaps(entries) == []
+    assert sorted(world.journal.seqs()) == list(range(400))  # the move repeated nothing
+    world.wait_settled()
+
+
+def test_a_handler_that_is_slower_than_every_lease_is_called_once(world: World) -> None:
+    world.publish(*[Job(key=f"k{seq}", seq=seq, do="sleep 8") for seq in range(4)])
+    worker = world.worker()
+    wait_until(lambda: len(world.journal.entries("begin")) == 4, 20, what="all to begin")
+    world.wait_handled(4, 30)
+    assert len(world.journal.entries("begin")) == 4
+    assert worker.ready
+    world.wait_settled()
+
+
+def test_handlers_that_keep_the_interpreter_busy_cost_no_partition(world: World) -> None:
+    world.publish(*[Job(key=f"k{seq}", seq=seq, do="spin 6") for seq in range(16)])
+    worker = world.process()
+    world.wait_handled(16, 100)
+    assert len(world.journal.entries("begin")) == 16, worker.output
+    assert "lost" not in worker.output
+
+
+def test_fifteen_thousand_events_are_kept_until_there_is_a_worker(world: World) -> None:
+    world.publish(*world.jobs(15_000, keys=100))
+    world.worker()
+    world.wait_handled(15_000, 90)
+    assert len(world.journal.seqs()) == 15_000
+    world.wait_settled()
+
+
+def test_a_restarted_worker_sees_what_comes_and_nothing_twice(world: World) -> None:
+    for begin in (0, 5, 10):
+        worker = world.member()
+        world.publish(*world.jobs(5, begin=begin))
+        world.wait_handled(begin + 5)
+        assert worker.terminate() == 0
+    assert sorted(world.journal.seqs()) == list(range(15))
+
+
+def test_a_move_does_not_wait_for_what_has_not_begun(world: World) -> None:
+    """One event runs for two seconds, a thousand wait behind it; the other member has its share soon after."""
+    world.publish(*[Job(key=f"k{seq}", seq=seq, do="sleep 1") for seq in range(300)])
+    world.member(concurrency=4)
+    wait_until(lambda: len(world.journal.entries("begin")) >= 4, 30, what="the first to work")
+    joined = time.monotonic()
+    world.member(concurrency=100, name="second")
+    wait_until(lambda: world.journal.entries("end", "second"), 20, what="the second to work")
+    took = time.monotonic() - joined
+    assert took < 15, f"{took:.1f} s; {os.getloadavg()}"
+    entries = world.journal.entries()
+    assert overlaps(entries) == []
+    begun = Counter(each.seq for each in entries if each.what == "begin")
+    assert [seq for seq, times in begun.items() if times > 1] == []
