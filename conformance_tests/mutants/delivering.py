@@ -10,7 +10,7 @@ from eventbus_core import memory
 from eventbus_core.backend import Change, Gap, Lost, Polled, Revoking
 from eventbus_core.backend.leases import Beat
 from eventbus_core.errors import BrokerError
-from eventbus_core.records import Assignment, Delivery
+from eventbus_core.records import Assignment, Delivery, lease_clock
 
 
 class _Judged(Mutant):
@@ -54,6 +54,8 @@ class DuplicatesOnReconnect(_Judged):
 class NewestFirst(_Judged):
     """What was there when it asked comes newest first."""
 
+    runs: ClassVar[tuple[str, ...]] = ("core.test_redelivery", "core.test_foreign")
+
     class consumer_type(memory._Consumer):
         def fetch(
             self, assignments: Sequence[Assignment], max_records: int, timeout: float
@@ -74,7 +76,7 @@ class UnboundedPrefetch(_Judged):
             return super().fetch(assignments, 1_000_000, timeout)
 
 
-class StopsAtGarbage(_Judged):
+class StopsAtForeign(_Judged):
     """A record that its own producer did not write ends the consumer (stop-on-garbage)."""
 
     class consumer_type(memory._Consumer):
@@ -88,7 +90,7 @@ class StopsAtGarbage(_Judged):
             return fetched
 
 
-class SkipsGarbage(_Judged):
+class SkipsForeign(_Judged):
     """A record that its own producer did not write is left out without a word."""
 
     class consumer_type(memory._Consumer):
@@ -168,6 +170,30 @@ class NeverTakesOver(_Judged):
                 lease = each.leases.get(self.group.name)
                 if lease is not None:
                     each.leases[self.group.name] = lease._replace(until=float("inf"))
+
+
+class RenewsByAcks(_Judged):
+    """A member that acks nothing for a while is taken for dead, however long a handling takes."""
+
+    runs: ClassVar[tuple[str, ...]] = (
+        "core.test_delivery",
+        "faults.test_members::test_a_handling_that_takes_longer_than_any_lease_keeps_its_partition",
+    )
+
+    class consumer_type(memory._Consumer):
+        acked_at = 0.0
+
+        def poll(self, max_records: int, timeout: float, paused: Collection[Assignment]) -> Polled:
+            holds = [each for each in self._held.values() if isinstance(each, memory._Hold)]
+            if all(each.next == each.source.settled[self.group.name] for each in holds):
+                self.acked_at = lease_clock()
+            if lease_clock() - self.acked_at > self._lease_seconds / 2:
+                self._next_beat = lease_clock() + self._lease_seconds
+            return super().poll(max_records, timeout, paused)
+
+        def ack(self, settled: Sequence[Delivery]) -> None:
+            self.acked_at = lease_clock()
+            super().ack(settled)
 
 
 class MovesWithoutAnnouncement(_Judged):

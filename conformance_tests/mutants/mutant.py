@@ -57,6 +57,7 @@ class Mutant(memory.MemoryBackend):
         if cls.__name__.startswith("_"):
             return  # what several have in common
         cls.name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
+        assert cls.name not in MUTANTS, f"two mutants are called {cls.name}"
         names = {"backend": cls.name, "profiles": {cls.name: "broken on purpose"}, "mutant": cls}
         cls.harness = type(f"{cls.__name__}Harness", (MutantHarness,), names)
         MUTANTS[cls.name] = cls

@@ -181,6 +181,8 @@ class FailedThoughStored(_Judged):
 class ScatteredKeys(_Judged):
     """Places records in turn, whatever their key."""
 
+    runs: ClassVar[tuple[str, ...]] = ("core.test_sending",)
+
     @classmethod
     def plant(cls) -> None:
         turn = itertools.count()

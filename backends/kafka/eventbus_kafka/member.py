@@ -12,21 +12,21 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from eventbus_core.backend import Group, Revoking
 from eventbus_core.errors import EventBusError, Unavailable
-from eventbus_core.records import Where, lease_clock
+from eventbus_core.records import Where
 from eventbus_kafka.commits import Commits
 from eventbus_kafka.connection import Connection
 from eventbus_kafka.errors import CLIENT_ERRORS, broker_error, of_exception, refused
 from eventbus_kafka.fetching import Fetching
 from eventbus_kafka.holds import Hold, Holds
-from eventbus_kafka.moves import NO_PARTITION, Moves, has_generation
+from eventbus_kafka.listening import Listening
+from eventbus_kafka.moves import Moves, has_generation
 from eventbus_kafka.offsets import resolve
 from eventbus_kafka.positions import Places
-from eventbus_kafka.session import classic_session, in_rebalance
+from eventbus_kafka.session import classic_session
 from eventbus_kafka.settings import KafkaSettings
 
 _TURN_SECONDS = 0.1
 _TURN_SECONDS_WITHOUT_ROOM = 0.02
-_LISTEN_SECONDS = 2.0
 _METADATA_SECONDS = 1.0
 
 
@@ -71,9 +71,9 @@ class Member(threading.Thread):
         self._stopping = False
         self._rejoin = False
         self._commands: deque[tuple[Callable[[], Hold], Future[Hold]]] = deque()
-        self._next_listen = 0.0
         self._transacts = False
         self._metadata: Any = None
+        self._listening = Listening(self._settings, group.name, group.topics[0], holds)
         self._open(pending)
 
     @property
@@ -105,7 +105,12 @@ class Member(threading.Thread):
 
     def _open(self, pending: Places) -> None:
         config = consumer_config(self._settings, self._group)
-        callbacks = {"error_cb": self._on_error, "on_commit": self._on_commit}
+        callbacks = {
+            "error_cb": self._on_error,
+            "on_commit": self._on_commit,
+            "stats_cb": self._listening.note_statistics,
+            "statistics.interval.ms": self._listening.statistics_milliseconds,
+        }
         name, user = self._group.name, self._settings.user
         try:
             self._client = client = Consumer({**config, **callbacks})
@@ -179,6 +184,7 @@ class Member(threading.Thread):
         except EventBusError as error:
             self.close_error = error
         try:
+            self._listening.close()
             self._client.close()
         except (*CLIENT_ERRORS, RuntimeError) as error:
             leaving = of_exception(f"leaving group {self._group.name!r}", error, user=self._settings.user)
@@ -199,7 +205,7 @@ class Member(threading.Thread):
         if self._transacts:
             self._note_metadata()
         self._serve()
-        self._listen()
+        self._listening.turn(self._client)
         self._commits.in_background()
         return True
 
@@ -214,37 +220,6 @@ class Member(threading.Thread):
                 answer.set_exception(error)
             except CLIENT_ERRORS as error:
                 answer.set_exception(self._explain(error))
-
-    def _listen(self) -> None:
-        """Ask the coordinator something over the connection that heartbeats take: an answer shows that they arrive.
-
-        Kafka's client tells nobody whether its heartbeats are answered.
-        """
-        now = lease_clock()
-        if not self._holds.snapshot() or now < self._next_listen:
-            return
-        self._next_listen = now + self._holds.valid_seconds / 8
-        # A partition that is in no transaction: of the others the client gives no answer while one is open.
-        place = TopicPartition(self._group.topics[0], NO_PARTITION)
-        patience = min(_LISTEN_SECONDS, self._holds.valid_seconds / 8)
-        try:
-            answer = self._client.committed([place], timeout=patience)
-        except CLIENT_ERRORS:
-            # Silence is no error yet; when it lasts, the holds expire.
-            self._look_for_rebalance(now, patience * 2)
-        else:
-            if all(each.error is None for each in answer):
-                self._holds.hear(now)
-
-    def _look_for_rebalance(self, now: float, patience: float) -> None:
-        """Nobody gets our partitions while the coordinator waits for our rebalance to be complete.
-
-        That it counts on us now does not show that our heartbeats arrive, so it is good for half the time only.
-        """
-        if self._settings.group_protocol == "classic" and in_rebalance(
-            self._connection, self._group.name, self._client.memberid() or "", patience
-        ):
-            self._holds.hear(now - self._holds.valid_seconds / 2)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from confluent_kafka import ConsumerGroupState
 from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from eventbus_core.errors import BrokerError
 from eventbus_kafka.connection import Connection
-from eventbus_kafka.errors import CLIENT_ERRORS
 from eventbus_kafka.settings import KafkaSettings
 
 _BROKER_SESSION_SECONDS = 45.0
@@ -61,18 +59,3 @@ def session_of(connection: Connection, group: str) -> Session:
             "'consumer' (Kafka 4.0 and later do); set group_protocol to 'classic'",
             backend="kafka",
         ) from error
-
-
-def in_rebalance(connection: Connection, group: str, member: str, timeout: float) -> bool:
-    """Whether the coordinator counts on a member in a rebalance that is under way; False without an answer.
-
-    A broker serves the requests of a connection one by one. While it waits for all to join (for a dead member as long
-    as its session lasts), it answers nothing else on the connection that the join came by; so this takes another one.
-    """
-    answer = connection.client.describe_consumer_groups([group], request_timeout=timeout)[group]
-    try:
-        found = answer.result(timeout)
-    except (*CLIENT_ERRORS, TimeoutError):
-        return False
-    waiting = found.state in {ConsumerGroupState.PREPARING_REBALANCING, ConsumerGroupState.COMPLETING_REBALANCING}
-    return waiting and any(each.member_id == member for each in found.members)

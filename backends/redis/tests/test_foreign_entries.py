@@ -36,7 +36,7 @@ def values(found: list[Delivery]) -> list[bytes | None]:
 @pytest.fixture
 def one(make_bus):
     """One partition with a record, entries of others, and another record."""
-    bus = make_bus(partitions=1)
+    bus = make_bus(partitions=1, lease_seconds=20)
     bus.stream = f"eb:{{{bus.topic}.0}}:s"
     producer = bus.producer()
     bus.send(producer, ["a"])
@@ -64,7 +64,7 @@ def test_they_are_told_and_what_is_around_them_comes_in_order_and_is_acked(one):
 
 
 def test_at_the_ends_of_the_log_they_are_told_too(make_bus):
-    bus = make_bus(partitions=1)
+    bus = make_bus(partitions=1, lease_seconds=20)
     stream = f"eb:{{{bus.topic}.0}}:s"
     bus.raw.xadd(stream, {"x": "first"})
     consumer = bus.consumer()
@@ -79,7 +79,7 @@ def test_at_the_ends_of_the_log_they_are_told_too(make_bus):
 
 
 def test_an_id_of_others_in_the_future_stops_no_sender(make_bus):
-    bus = make_bus(partitions=1)
+    bus = make_bus(partitions=1, lease_seconds=20)
     stream = f"eb:{{{bus.topic}.0}}:s"
     producer = bus.producer()
     bus.send(producer, ["a"])
@@ -102,7 +102,7 @@ def test_reading_without_a_group_leaves_them_out(one):
 
 
 def test_retention_by_number_counts_our_records_only(make_bus):
-    bus = make_bus(partitions=1, retention_records=300)
+    bus = make_bus(partitions=1, lease_seconds=20, retention_records=300)
     producer = bus.producer()
     for number in range(5):
         stored = bus.send(producer, [f"{number}.{each}" for each in range(200)])

@@ -83,7 +83,7 @@ def test_records_that_are_refused_neither_lose_nor_reorder_the_others(
         for number, receipt in enumerate(sent):
             receipt.result(SETTLE_SECONDS)
             note_outcome(history, number, 64, receipt)
-    assert len(refused) > 10, "the broker refused too few: nothing shown"
+    assert len(refused) >= records // 100, "the broker refused too few: nothing shown"
     for receipt in refused:
         with pytest.raises(SendFailed):
             receipt.result(SETTLE_SECONDS)
