@@ -41,6 +41,7 @@ class LanesModel(RuleBasedStateMachine):
         self.expected: dict[tuple[int, str], list[Task]] = defaultdict(list)
         self.nameless: set[Task] = set()
         self.running: list[Task] = []
+        self.taken_with: dict[Task, list[Task]] = {}
         self.probes: dict[Hold, Task] = {}
 
     def _left(self) -> list[Task]:
@@ -81,10 +82,12 @@ class LanesModel(RuleBasedStateMachine):
             probe = self.probes.get(task.hold)
             assert probe in {None, task}, "an outage, and another one started"
         self.running.extend(taken)
+        self.taken_with.update(dict.fromkeys(taken, taken))
         for tasks in self.expected.values():
             of_lane = [task for task in tasks if task in self.running]
             assert of_lane == tasks[: len(of_lane)], "not the oldest of its key"
-            assert len(of_lane) <= 1 or all(task in taken for task in of_lane), "two of a key at once"
+            together = self.taken_with[of_lane[0]] if of_lane else []
+            assert all(task in together for task in of_lane), "two of a key at once, and not of one batch"
 
     def _ended(self, task: Task) -> None:
         """What ran in a batch behind the head of its lane runs no more."""

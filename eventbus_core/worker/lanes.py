@@ -206,6 +206,8 @@ class Lanes:
         """What of a lane can go into a batch behind the head."""
         head = lane.tasks[0]
         found: list[Task] = []
+        if head.hold.probe is head:
+            return found  # until it is through, nothing of its partition starts
         for task in islice(lane.tasks, lane.running if running is None else running, None):
             if len(found) >= count or task.queue is not head.queue or task.hold is not head.hold:
                 break
