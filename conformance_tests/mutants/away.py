@@ -67,6 +67,8 @@ class AwayForGood(_Away):
 class AwayTooLong(_Away):
     """Waits much longer than its settings say."""
 
+    runs = ("core.test_errors::test_a_broker_that_is_away_at_start_is_reported",)
+
     def refuse(self) -> None:
         time.sleep(self.settings.connect_timeout_seconds + 10)
         super().refuse()

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from conformance_tests.mutants.mutant import Mutant
 from eventbus_core import producer as producers
 from eventbus_core.consumer import Consumer
-from eventbus_core.errors import EventBusError, SendUnknown
+from eventbus_core.errors import EventBusError, SendError, SendUnknown
 from eventbus_core.holds import Holds
 from eventbus_core.intake import Intake
 from eventbus_core.producer import Producer
@@ -96,7 +96,7 @@ class CancelIsAnOutcome(_Judged):
 
     @classmethod
     def plant(cls) -> None:
-        wait = Receipt.__await__
+        wait, settle = Receipt.__await__, OpenReceipt.settle
 
         def wait_or_settle(self: Receipt) -> Generator[object, None, Stored]:
             try:
@@ -106,7 +106,11 @@ class CancelIsAnOutcome(_Judged):
                     self._outcome = SendUnknown("cancelled")
                 raise
 
+        def settle_once(self: OpenReceipt, outcome: Stored | SendError) -> bool:
+            return settle(self, outcome if self._outcome is None else self._outcome)
+
         Receipt.__await__ = wait_or_settle  # type: ignore[method-assign]
+        OpenReceipt.settle = settle_once  # type: ignore[method-assign]
 
 
 class AnyThread(_Judged):

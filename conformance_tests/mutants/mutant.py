@@ -46,6 +46,7 @@ class Mutant(memory.MemoryBackend):
     producer_type: ClassVar[type[memory._Producer]] = memory._Producer
     consumer_type: ClassVar[type[memory._Consumer]] = memory._Consumer
     admin_type: ClassVar[type[memory._Admin]] = memory._Admin
+    capabilities = dataclasses.replace(memory.MemoryBackend.capabilities, max_takeover_seconds=2.5)
     harness: ClassVar[type[Harness]]
     lease_seconds: ClassVar[int] = 1
     runs: ClassVar[tuple[str, ...]] = ()

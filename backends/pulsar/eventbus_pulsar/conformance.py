@@ -114,14 +114,6 @@ class PulsarHarness(Harness):
             f"{self.admin_url}/admin/v2/persistent/public/default/{topic}/subscription/{group}?force=true"
         ).raise_for_status()
 
-    def expire(self, topic: str) -> None:
-        path = f"{self.admin_url}/admin/v2/persistent/public/default/{topic}"
-        none = {"retentionTimeInMinutes": 0, "retentionSizeInMB": 0}
-        httpx.post(f"{path}/retention", json=none).raise_for_status()
-        # Only ledgers that are closed are removed, and an unload closes them.
-        httpx.put(f"{path}/unload", timeout=_TIMEOUT_MS / 1000).raise_for_status()
-        httpx.post(f"{path}/trim", timeout=_TIMEOUT_MS / 1000).raise_for_status()
-
     def _url(self, address: str) -> str:
         return f"pulsar://{address}?admin_url={self.admin_url}&lease_seconds=3"
 
