@@ -42,6 +42,10 @@ def consumer_config(settings: KafkaSettings, group: Group) -> dict[str, Any]:
         "fetch.wait.max.ms": 200,
         "topic.metadata.refresh.interval.ms": 5000,
         "queued.max.messages.kbytes": 16384,
+        # The bytes above are those of keys and values alone: of small records the client would queue 100 MiB.
+        "queued.min.messages": 10_000,
+        # With a shorter queue the default of a second between a full queue and the next look would starve the reader.
+        "fetch.queue.backoff.ms": 5,
         **settings.client_config(),
         "group.id": group.name,
         "client.id": group.member,

@@ -61,6 +61,8 @@ class PulsarHarness(Harness):
             "internalListenerName=direct",
             "advertisedAddress=",
             "allowAutoTopicCreation=false",
+            # After five late writes in a minute the broker would shun its only bookie for half an hour.
+            "bookkeeperClientHealthCheckEnabled=false",
         )
         self.controls = broker = DockerBroker(
             os.environ.get("EVENTBUS_TEST_PULSAR_IMAGE", IMAGE),
