@@ -61,6 +61,8 @@ class Consumer:
     def flush(self, timeout: float | None = None) -> int:
         """Wait until the acks so far are durable; in how many partitions some are not after ``timeout`` seconds.
 
+        Acks that went with their partition before they were durable count once, in the next answer; what they settled
+        may be delivered again. An ack behind a record that is not acked waits for that one, and does not count.
         Raises ``Unavailable`` like ``receive``.
         """
         self._mine()

@@ -43,12 +43,28 @@ class Holds:
         self._holds: dict[Assignment, _Hold] = {}  # who has waited longest comes first
         self._open = 0
         self._dirty: set[Assignment] = set()
+        self._unsure: set[Assignment] = set()
+        self._lost: set[Assignment] = set()
         self._paused: set[tuple[str, int]] = set()
 
     @property
     def dirty(self) -> int:
         """In how many partitions acks wait to be sent."""
         return len(self._dirty)
+
+    @property
+    def unsure(self) -> int:
+        """In how many partitions acks were sent that may not be durable yet."""
+        return len(self._unsure)
+
+    def make_sure(self) -> None:
+        """All acks that were sent are durable."""
+        self._unsure.clear()
+
+    def take_lost(self) -> int:
+        """In how many partitions acks went with the partition, and may never be durable, since the last call."""
+        lost, self._lost = self._lost, set()
+        return len(lost)
 
     def add(self, assignment: Assignment) -> None:
         """A partition is held from now on."""
@@ -73,11 +89,18 @@ class Holds:
         if hold is not None and hold.deadline is not None:
             self._open -= hold.watermark.retract_after(last)
 
+    def lose(self, assignment: Assignment) -> None:
+        """A partition is another's."""
+        if assignment in self._dirty or assignment in self._unsure:
+            self._lost.add(assignment)
+        self.drop(assignment)
+
     def drop(self, assignment: Assignment, *, sought: bool = False) -> None:
         """A partition is held no more. The pause of one that was ``sought`` goes on in the hold that follows."""
         assignment.ended = True
         hold = self._holds.pop(assignment, None)
         self._dirty.discard(assignment)
+        self._unsure.discard(assignment)
         if hold is not None:
             self._open -= len(hold.watermark)
         if not sought:  # ``resume`` cannot name a partition that is not held, so the pause ends with the hold
@@ -93,6 +116,7 @@ class Holds:
         self.end()
         self._holds.clear()
         self._dirty.clear()
+        self._unsure.clear()
         self._open = 0
 
     def held(self, wanted: Iterable[tuple[str, int]] | None = None) -> list[Assignment]:
@@ -156,6 +180,8 @@ class Holds:
             hold = self._holds.get(assignment)
             if hold is None or assignment.ended:
                 late.extend(run)
+                if assignment is not None:
+                    self._lost.add(assignment)
                 continue
             if shrunk := hold.watermark.settle(run):
                 self._open -= shrunk
@@ -166,6 +192,7 @@ class Holds:
     def take_prefixes(self) -> list[Delivery]:
         """The last delivery of each prefix that grew, to be acked."""
         dirty, self._dirty = self._dirty, set()
+        self._unsure |= dirty
         prefixes = [hold.watermark.take_prefix() for each in dirty if (hold := self._holds.get(each))]
         return [each for each in prefixes if each is not None]
 

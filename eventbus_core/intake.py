@@ -53,7 +53,7 @@ class Intake:
         self._changed = threading.Condition()
         self._holds = Holds(max_unacked, max_unacked_bytes, stuck_seconds=_STUCK_SECONDS)
         self._ownership = Ownership(self._holds, self._changed, hooks, on_gap=on_gap, backend_name=backend.name)
-        self._acks = Acks(self._holds, self._changed, backend.capabilities.ack_delay_seconds, transacts=transacts)
+        self._acks = Acks(self._holds, self._changed, transacts=transacts)
         self._outage = Outage(hooks, backend.name)
         self._spares_stuck = spare_stuck
         self._awaiting_room = False
@@ -101,22 +101,23 @@ class Intake:
             self._hooks.late_ack(delivery)
 
     def flush(self, timeout: float | None) -> int:
-        """Wait until the acks noted so far are durable; how many partitions still have acks that are not."""
+        """Wait until the acks noted so far are durable; in how many partitions some are not.
+
+        Those that went with their partition count in the next answer, and are not waited for.
+        """
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         with self._changed:
+            ticket = self._acks.ask()
             while True:
                 self._check()
-                waiting, durable_at = self._acks.outstanding()
-                now = time.monotonic()
-                if not waiting and now >= durable_at:
-                    return 0
+                waiting = self._acks.unanswered(ticket)
+                remaining = deadline - time.monotonic()
+                if not waiting or remaining <= 0:
+                    return waiting + self._holds.take_lost()
                 self._outage.report()
-                until = deadline if waiting else min(deadline, durable_at)
-                if now >= deadline:
-                    return max(waiting, 1)
                 if self._awaiting_room:
                     self._changed.notify_all()
-                self._changed.wait(min(until - now, 1.0))
+                self._changed.wait(min(remaining, 1.0))
 
     def pause(self, partitions: Iterable[tuple[str, int]]) -> None:
         """Hand out nothing more of these until ``resume``; what was buffered of them is kept."""
@@ -227,26 +228,31 @@ class Intake:
 
     def _turn(self) -> None:
         # Whatever becomes of acks and releases, the poll follows: without it every lease of this member would lapse.
+        with self._changed:
+            ticket = self._acks.awaited
         trouble = self._settle_up()
         with self._changed:
             if self._spares_stuck:
                 self._holds.find_stuck()
             wanted = self._holds.room()
             paused = self._holds.paused()
-            if not wanted and trouble is None and time.monotonic() < self._next_poll:
+            if not wanted and not ticket and trouble is None and time.monotonic() < self._next_poll:
                 self._awaiting_room = True
                 self._changed.wait(min(_POLL_SECONDS, self._next_poll - time.monotonic()))
                 self._awaiting_room = False
                 return
         polled = Polled()
         try:
-            polled = self._consumer.poll(min(wanted, _MAX_POLL_RECORDS), _POLL_SECONDS if wanted else 0.0, paused)
+            timeout = _POLL_SECONDS if wanted and not ticket else 0.0
+            polled = self._consumer.poll(min(wanted, _MAX_POLL_RECORDS), timeout, paused)
             self._next_poll = time.monotonic() + _CHANGES_EVERY_SECONDS
         except EventBusError as error:
             if not error.retryable:
                 raise
             trouble = error
         self._apply(polled)
+        if ticket and trouble is None:
+            trouble = self._confirm(ticket)
         if trouble is None:
             self._outage.over()
         else:
@@ -262,6 +268,15 @@ class Intake:
             self._commands.serve()
             self._acks.send(self._consumer)
             self._finish_drains()
+        except EventBusError as error:
+            if not error.retryable:
+                raise
+            return error
+        return None
+
+    def _confirm(self, ticket: int) -> EventBusError | None:
+        try:
+            self._acks.confirm(self._consumer, ticket)
         except EventBusError as error:
             if not error.retryable:
                 raise

@@ -41,20 +41,19 @@ class Ownership:
             self._hooks.revoking(assignment)
         elif isinstance(change, Lost):
             _log.warning("lost %r: %s", assignment, change.reason)
-            self._drop(assignment)
+            with self._changed:
+                self._holds.lose(assignment)
+                self._changed.notify_all()
             self._hooks.lost(assignment, change.reason)
         elif isinstance(change, Gap):
             self._gap(change)
 
     def released(self, assignment: Assignment) -> None:
         """The backend has given it back."""
-        self._drop(assignment)
-        self._hooks.released(assignment)
-
-    def _drop(self, assignment: Assignment) -> None:
         with self._changed:
             self._holds.drop(assignment)
             self._changed.notify_all()
+        self._hooks.released(assignment)
 
     def _gap(self, gap: Gap) -> None:
         assignment, after, resume, reason = gap

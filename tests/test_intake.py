@@ -278,6 +278,34 @@ def test_the_pause_of_a_partition_ends_when_it_goes_elsewhere(rig: Rig) -> None:
     assert len(rig.consumer.receive(timeout=5)) == 1
 
 
+def test_flush_waits_until_the_broker_has_the_acks(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0)
+    open_acks = [1]
+    rig.scripted.unconfirmed = lambda: open_acks[0]  # type: ignore[method-assign]
+    rig.consumer.ack(*rig.consumer.receive(timeout=5))
+    assert rig.consumer.flush(0.2) == 1
+    assert rig.consumer.flush(0) == 1
+    open_acks[0] = 0
+    assert rig.consumer.flush(5) == 0
+    open_acks[0] = 1
+    assert rig.consumer.flush(0) == 0  # nothing was acked since
+
+
+def test_flush_counts_once_the_acks_that_went_with_their_partition(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0, 1)
+    first, second = rig.consumer.receive(timeout=5)
+    rig.scripted.unconfirmed = lambda: int(first.owned)  # type: ignore[method-assign]
+    rig.consumer.ack(first)
+    assert rig.consumer.flush(0.1) == 1
+    rig.scripted.script.append(Polled([Lost(rig.hold, "cut off")]))
+    wait_until(lambda: not first.owned, 5, what="the loss")
+    assert [rig.consumer.flush(5), rig.consumer.flush(5)] == [1, 0]
+    rig.consumer.ack(second)
+    assert [rig.consumer.flush(5), rig.consumer.flush(5)] == [1, 0]
+
+
 def test_flush_raises_a_long_outage(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eventbus_core.outage.REPORT_OUTAGE_SECONDS", 0.1)
     rig.assign()

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from eventbus_core import Event, EventBus, EventBusError, Retry, Worker
+from eventbus_core.process.ending import end_in_time
 from eventbus_core.subscriptions import Options
 from tests.worker_journal import Job, Journal
 
@@ -104,7 +105,9 @@ def main() -> int:
     try:
         with EventBus(service.url) as bus:
             service.declare(bus, journal)
-            unfinished = Worker(bus, max_unacked=service.max_unacked).run()
+            worker = Worker(bus, max_unacked=service.max_unacked)
+            end_in_time(worker.wait_stopping, bus.settings.drain_seconds)
+            unfinished = worker.run()
     except EventBusError as error:
         logging.getLogger().error("%s: %s", type(error).__name__, error)
         return 1

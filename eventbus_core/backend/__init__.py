@@ -165,6 +165,14 @@ class BackendConsumer(ABC):
         assignment that is no longer ours it changes nothing (if ``fenced_ack``), and the next poll says Lost.
         """
 
+    def unconfirmed(self) -> int:
+        """In how many assignments acks that were passed on are not known to be durable.
+
+        Asked after a poll, again and again while somebody waits for 0, so a plugin may find out in here. Zero always,
+        where ``ack`` returns durable.
+        """
+        return 0
+
     def transact(self, records: Sequence[Record], settled: Sequence[Delivery]) -> None:  # noqa: ARG002
         """Store the records, in order, and settle as ``ack`` does: together or neither (capability ``transactions``).
 

@@ -38,6 +38,8 @@ class Beat(NamedTuple):
     """Partitions that nobody holds, as far as is known: worth an ``acquire``."""
     held: Collection[int]
     """Partitions of this member's that the store still says are its own, with the same epoch."""
+    asked: float | None = None
+    """When (``lease_clock``) the store was asked for this, if that was before the beat: leases count from then on."""
 
 
 def quota(member: str, members: Collection[str], topic: str, partitions: int) -> int:
@@ -172,6 +174,8 @@ class LeasedConsumer(BackendConsumer):
         held = [each for each in self._held.values() if each.topic == topic]
         started = lease_clock()
         seen = self.beat(topic, held)
+        if seen.asked is not None:
+            started = min(started, seen.asked)
         # A hold that lapsed while the beat was under way stays lost: users may have seen that it was not owned.
         self._expire()
         for assignment in held:

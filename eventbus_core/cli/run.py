@@ -18,6 +18,7 @@ from eventbus_core.cli.options import JsonOption
 from eventbus_core.cli.output import print_json
 from eventbus_core.errors import UsageError
 from eventbus_core.process.application import load_bus
+from eventbus_core.process.ending import end_in_time
 from eventbus_core.process.health import Ask, Health, HealthFile, HealthServer, read
 from eventbus_core.process.logs import set_up
 from eventbus_core.process.supervisor import Supervisor, end_with_parent
@@ -44,8 +45,9 @@ def run(
 ) -> int:
     """Run the handlers until SIGTERM or SIGINT: then those that run may finish (`drain_seconds`), and it exits 0.
 
-    A second signal stops at once; what was not finished is handled again elsewhere. An error that trying again cannot
-    mend ends with one line and a code that is not 0; losing the broker does not.
+    A second signal stops at once, and a broker that does not answer makes the end no longer than `drain_seconds` plus 5
+    s; what was not finished is handled again elsewhere. An error that trying again cannot mend ends with one line and a
+    code that is not 0; losing the broker does not.
     """
     set_up(log_format, log_level)
     if workers == 1 and not reload:
@@ -87,6 +89,7 @@ def _run_here(
     with load_bus(application) as bus, ExitStack() as stack:
         worker = Worker(bus, groups=groups)
         _publish_health(stack, lambda: Health(worker.healthy, worker.ready), health_file, health_port)
+        end_in_time(worker.wait_stopping, bus.settings.drain_seconds)
         unfinished = worker.run()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)  # the bus is closed now, and another signal need not wait for it

@@ -59,6 +59,7 @@ class Worker:
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._started = False
+        self._stopping = threading.Event()
 
     def start(self) -> None:
         """Check what was declared, make the groups' own topics, join the groups and begin to handle.
@@ -146,6 +147,10 @@ class Worker:
                 self._ended.wait(_SIGNAL_SECONDS)
         self.stop()
 
+    def wait_stopping(self) -> None:
+        """Wait until it was asked to stop, or ends by itself; from any thread."""
+        self._stopping.wait()
+
     @property
     def healthy(self) -> bool:
         """Whether all its threads run and nothing has happened that ends it. False before ``start`` too."""
@@ -164,6 +169,7 @@ class Worker:
         self.stop()
 
     def _begin_stop(self, timeout: float) -> None:
+        self._stopping.set()
         for runner in self._runners:
             runner.stop(timeout)
 

@@ -67,6 +67,9 @@ class KafkaConsumer(BackendConsumer):
     def ack(self, settled: Sequence[Delivery]) -> None:
         self._holds.settle(settled)
 
+    def unconfirmed(self) -> int:
+        return self._holds.uncommitted()
+
     def transact(self, records: Sequence[Record], settled: Sequence[Delivery]) -> None:
         metadata = self._member.group_metadata()  # before the check: see eventbus_kafka.transactions
         places = self._holds.to_settle(settled)

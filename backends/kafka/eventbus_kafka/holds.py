@@ -264,6 +264,11 @@ class Holds:
                 places[hold.place] = max(places.get(hold.place, 0), delivery.position[0] + 1)
             return places
 
+    def uncommitted(self) -> int:
+        """How many holds are done further than their last answered commit says."""
+        with self.changed:
+            return sum(hold.settled > hold.committed for hold in self.held.values())
+
     def settled(self, deliveries: Sequence[Delivery]) -> None:
         """Note what was committed in a transaction; a hold may have ended meanwhile."""
         with self.changed:

@@ -26,15 +26,17 @@ _SLICE_SECONDS = 0.01
 _MARK_SECONDS = 1.0
 _CONFIRM_SECONDS = 1.0
 """After so long without another ack the broker is asked whether it has got the last one."""
+_SENT_SECONDS = 0.15
+"""After so long the client has sent an ack: it gathers them for 100 ms."""
 _COUNT_SECONDS = 5.0
 
 
 class PulsarConsumer(LeasedConsumer):
     """A member of a group. Moves are announced; the broker refuses a second owner, and a late owner's acks.
 
-    A member whose client lost its connection gives its partitions up rather than go on with what it had fetched. A
-    partition that is added to a topic is read from its beginning, from ``_COUNT_SECONDS`` after it was added at the
-    latest.
+    A member whose client lost its connection, or heard nothing through it for ``lease_seconds``, gives its partitions
+    up rather than go on with what it had fetched. A partition that is added to a topic is read from its beginning, from
+    ``_COUNT_SECONDS`` after it was added at the latest.
     """
 
     def __init__(
@@ -71,15 +73,22 @@ class PulsarConsumer(LeasedConsumer):
         if members.connected:
             members.say(connected)
             members.listen()
-        living, taken = members.living()
         self._taking.drop_stale(topic)
+        silent = lease_clock() - members.answered
+        if silent > self._settings.lease_seconds:
+            raise Unavailable(
+                f"the broker has let group {self.group.name!r} hear nothing for {silent:.1f} s; still trying",
+                topic=topic,
+                backend="pulsar",
+            )
+        living, taken = members.living()
         for hold in holds:
             if hold.partition in connected and lease_clock() - hold.marked_at >= _MARK_SECONDS:
                 self._mark(hold)
         self._confirm_acks([each for each in holds if each.partition in connected])
         count = self._count(topic)
         free = set(range(count)) - taken - {each.partition for each in holds}
-        return Beat(living, count, free, connected)
+        return Beat(living, count, free, connected, members.answered)
 
     def acquire(self, topic: str, partition: int) -> Assignment | None:
         return self._taking.attempt(topic, partition)
@@ -123,6 +132,18 @@ class PulsarConsumer(LeasedConsumer):
                 hold.ack(delivery.position, delivery.token)
             except ClientError as error:
                 self.lose(hold, f"an ack was refused ({type(error).__name__}: {error})")
+
+    def unconfirmed(self) -> int:
+        unconfirmed = 0
+        now = lease_clock()
+        for hold in self._held.values():
+            if isinstance(hold, Hold):
+                if hold.connected and not hold.lapsed:
+                    self._mark(hold)
+                    if hold.unconfirmed and now - hold.acked_at >= _SENT_SECONDS:
+                        hold.unconfirmed = bool(self._missing(hold))
+                unconfirmed += hold.unconfirmed or hold.unmarked
+        return unconfirmed
 
     def give_back(self, assignment: Assignment) -> None:
         if isinstance(assignment, Hold):
@@ -209,10 +230,14 @@ class PulsarConsumer(LeasedConsumer):
 
     def _mark(self, hold: Hold) -> None:
         """Make a position inside a batch durable; only the owner may."""
-        if hold.inside and hold.settled != hold.marked:
+        if hold.unmarked:
             self._cursors.keep(self.group.name, hold.topic, hold.partition, Kept(hold.settled, hold.epoch))
             hold.marked = hold.settled
             hold.marked_at = lease_clock()
+
+    def _missing(self, hold: Hold) -> Sequence[tuple[int, int]]:
+        """The entries that the broker still has as unsettled, of those that were acked."""
+        return self._cursors.unsettled_entries(self.group.name, hold.topic, hold.partition, hold.acked)
 
     def _confirm_acks(self, holds: Sequence[Hold]) -> None:
         """Send again what the broker did not get. Looks at one hold per beat, and at all if one ack was lost."""
@@ -220,7 +245,7 @@ class PulsarConsumer(LeasedConsumer):
         due = [each for each in holds if each.unconfirmed and now - each.acked_at >= _CONFIRM_SECONDS]
         for hold in sorted(due, key=lambda each: each.acked_at):
             try:
-                missing = self._cursors.unsettled_entries(self.group.name, hold.topic, hold.partition, hold.acked)
+                missing = self._missing(hold)
                 hold.ack_again(missing, hold.consumer)
             except (Unavailable, ClientError):
                 # Still unconfirmed: the next beat asks again.
@@ -232,7 +257,7 @@ class PulsarConsumer(LeasedConsumer):
     def _confirm_last_ack(self, hold: Hold) -> None:
         """After the close: if the last ack was lost, take the partition once more to send it."""
         topic, partition = hold.topic, hold.partition
-        missing = self._cursors.unsettled_entries(self.group.name, topic, partition, hold.acked)
+        missing = self._missing(hold)
         if not missing or self._succeeded(hold):
             return
         try:

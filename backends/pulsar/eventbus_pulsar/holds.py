@@ -49,6 +49,11 @@ class Hold(Assignment):
         """Whether the broker still has this consumer, as far as the client knows."""
         return bool(self.consumer.is_connected())
 
+    @property
+    def unmarked(self) -> bool:
+        """Whether it got to a place inside a batch that is not durable."""
+        return self.inside and self.settled != self.marked
+
     def drain(self, found: list[Delivery | Gap], most: int, wait_ms: int) -> None:
         """Take what the client has, waiting for the first for ``wait_ms``. Raises the client's errors."""
         receive, topic, partition = self._receive, self.topic, self.partition

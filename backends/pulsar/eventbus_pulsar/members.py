@@ -1,6 +1,8 @@
 """Who else is in a group: heartbeats over a non-persistent topic, one subscription per member.
 
 They say who should own what. Who owns is the broker's to say, so a heartbeat that is lost or late costs time only.
+A member hears its own heartbeats too: they show that its connection works, as the client alone would find out that one
+fell silent only after a minute.
 """
 
 from __future__ import annotations
@@ -63,18 +65,22 @@ class Members:
         self._holds: dict[str, frozenset[int]] = {}
         self._producer: Any = None
         self._consumer: Any = None
+        self.answered = float("-inf")
+        """When (``lease_clock``) that was sent to the broker which it last answered, or let this member hear."""
 
     def open(self) -> None:
         """Join: listen, learn who is connected, say hello. Blocks for at most some operation timeouts."""
         name = members_topic(self._topic, self._group)
         doing = f"joining group {self._group!r} on {self._topic!r}"
         self._rest.call("PUT", self._rest.volatile(name), doing, accept=(409,), topic=self._topic)
+        asked = lease_clock()
         full = f"non-persistent://{self._settings.tenant}/{self._settings.namespace}/{name}"
         try:
             self._consumer = self._client.subscribe(full, self._member, consumer_name=self._member)
             self._producer = self._client.create_producer(full, send_timeout_millis=1000)
         except (ClientError, ValueError) as error:
             raise translated(error, doing, self._topic) from error
+        self.answered = asked
         now = lease_clock()
         for member in connected_members(self._rest, self._topic, self._group):
             self._heard.setdefault(member, now)
@@ -89,7 +95,7 @@ class Members:
 
     def say(self, held: Collection[int], *, leaving: bool = False) -> None:
         """Send a heartbeat; does not wait."""
-        text = json.dumps({"member": self._member, "held": sorted(held), "leaving": leaving})
+        text = json.dumps({"member": self._member, "held": sorted(held), "leaving": leaving, "sent": lease_clock()})
         self._producer.send_async(text.encode(), _ignored)
 
     def listen(self) -> bool:
@@ -103,6 +109,9 @@ class Members:
                 break
             said = json.loads(message.data())
             member, held = said["member"], frozenset(said["held"])
+            if member == self._member:
+                self.answered = max(self.answered, said["sent"])
+                continue
             if said["leaving"]:
                 news |= self._heard.pop(member, None) is not None
                 self._holds.pop(member, None)
@@ -115,10 +124,10 @@ class Members:
     def living(self) -> tuple[list[str], set[int]]:
         """The members not silent for too long, this one included, and the partitions that the others hold."""
         oldest = lease_clock() - self._settings.silent_seconds
-        for member in [name for name, heard in self._heard.items() if heard < oldest and name != self._member]:
+        for member in [name for name, heard in self._heard.items() if heard < oldest]:
             del self._heard[member]
             self._holds.pop(member, None)
-        taken = {partition for name, held in self._holds.items() if name != self._member for partition in held}
+        taken = {partition for held in self._holds.values() for partition in held}
         return sorted({*self._heard, self._member}), taken
 
     def leave(self) -> None:

@@ -263,7 +263,7 @@ def test_a_call_under_way_while_the_interface_closes_leaves_no_connection_open(b
 
 def test_takeover_capability_follows_the_settings():
     usual = PulsarBackend(PulsarSettings())
-    patient = PulsarBackend(PulsarSettings(silent_seconds=30, lease_seconds=30))
+    patient = PulsarBackend(PulsarSettings(silent_seconds=30))
     added = patient.capabilities.max_takeover_seconds - usual.capabilities.max_takeover_seconds
     assert added == 28
 

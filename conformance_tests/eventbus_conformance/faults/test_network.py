@@ -8,11 +8,15 @@ import pytest
 
 from eventbus_conformance.clauses import clause
 from eventbus_conformance.fixtures import PARTITIONS
-from eventbus_conformance.harness import Route
+from eventbus_conformance.harness import Bounds, Route
 from eventbus_conformance.members import Member
 from eventbus_conformance.proxy import Proxy, Ways
+from eventbus_conformance.receiving import take
 from eventbus_conformance.run import Measurements
+from eventbus_conformance.sending import send_all
+from eventbus_conformance.waiting import wait_until
 from eventbus_conformance.work import Work
+from eventbus_core import EventBus
 from eventbus_core.capabilities import Capabilities
 
 
@@ -37,6 +41,22 @@ def test_a_network_that_is_cut_in_one_way_loses_nothing(
     # Nobody need take over: the broker may hear members that do not hear it.
     seconds = capabilities.max_takeover_seconds + 1.0
     cut_off(work, proxy, route, lambda: proxy.silence(way), lambda others: work.go_on(seconds, *others))
+
+
+@clause("F3")
+def test_flushing_calls_nothing_durable_that_the_broker_has_not_got(
+    bus: EventBus, topic: str, group: str, proxy: Proxy, route: Route, bounds: Bounds
+) -> None:
+    send_all(bus, topic, 40, keys=20)
+    with EventBus(route.url) as far, far.consumer(topic, group=group) as consumer:
+        received = take(consumer, 40, bounds.deliver)
+        consumer.ack(*received[:20])
+        assert consumer.flush(bounds.close) == 0
+        proxy.silence("to broker")
+        consumer.ack(*received[20:])
+        assert consumer.flush(1.0) > 0
+        proxy.heal()
+        wait_until(lambda: consumer.flush(1.0) == 0, bounds.recover, what="the acks get through, or are told as lost")
 
 
 @clause("F4")
