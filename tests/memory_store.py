@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 
 class Shelf:
-    """What all stores of a test share. ``replies``: the calls whose replies get lost, each once."""
+    """What all stores of a test share.
+
+    ``lost_replies``: calls whose replies get lost, each once; ``meanwhile``: what others do just before the next put.
+    """
 
     def __init__(self) -> None:
         self.logs: dict[Log, list[Entry]] = {}
@@ -27,6 +30,7 @@ class Shelf:
         self.revision = 0
         self.now = 1000.0
         self.lost_replies: list[str] = []
+        self.meanwhile: Callable[[], object] | None = None
         self.unreadable: set[Log] = set()
 
     def lost(self, call: str) -> bool:
@@ -135,6 +139,9 @@ class MemoryStore(Store):
         return End(self.shelf.ends[log], entries[-1].batch if entries else None)
 
     def _put(self, put: Put) -> int | None:
+        meanwhile, self.shelf.meanwhile = self.shelf.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
         cell = self.shelf.cells.get(put.key)
         if put.revision not in {None, cell.revision if cell else 0}:
             return None

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from eventbus_core import Conflict, NotFound, Position, Record, Unavailable
-from eventbus_core.backend import Assigned, BackendConsumer, Change, Gap, Group, Lost, Outgoing
+from eventbus_core import NotFound, Position, Record, Unavailable
+from eventbus_core.backend import Assigned, Change, Gap, Group, Lost, Outgoing
 from eventbus_core.records import Delivery, Start
 from tests.memory_store import ShelfBackend
 from tests.waiting import wait_until
@@ -19,7 +19,7 @@ class Member:
     """A consumer of group ``g``, and what came of it."""
 
     def __init__(self, backend: ShelfBackend, start: Start = "earliest") -> None:
-        self.consumer: BackendConsumer = backend.consumer(Group("g", ("t",), start, uuid.uuid4().hex, 5.0))
+        self.consumer = backend.consumer(Group("g", ("t",), start, uuid.uuid4().hex, 5.0))
         self.changes: list[Change] = []
         self.deliveries: list[Delivery] = []
 
@@ -90,9 +90,28 @@ def test_a_member_that_lives_keeps_what_it_has(backend: ShelfBackend) -> None:
     first = Member(backend)
     first.until(1)
     backend.shelf.now += backend.settings.lease_seconds - 0.1
-    second = Member(backend)
-    second.poll()
-    assert second.of(Assigned) == []
+    beat = Member(backend).consumer.beat("t", ())
+    assert (len(beat.members), list(beat.free), list(beat.held)) == (2, [], [])
+
+
+def test_of_two_that_see_a_partition_free_one_takes_it(backend: ShelfBackend) -> None:
+    first, second = Member(backend).consumer, Member(backend).consumer
+    for each in (first, second):
+        assert list(each.beat("t", ()).free) == [0]
+    assert second.acquire("t", 0) is not None
+    assert first.acquire("t", 0) is None
+
+
+def test_a_late_ack_after_a_release_takes_nothing_back(backend: ShelfBackend) -> None:
+    send(backend, [(b"a", 1), (b"b", 2)])
+    member = Member(backend)
+    member.until(2)
+    hold = member.deliveries[0].assignment
+    assert hold is not None
+    member.consumer.release(hold)
+    member.consumer.ack(member.deliveries)
+    assert settled(backend) == Position(1, 0)
+    assert list(Member(backend).consumer.beat("t", ()).free) == [0]
 
 
 def test_who_leaves_is_followed_at_once_from_what_it_settled(backend: ShelfBackend) -> None:
@@ -182,13 +201,26 @@ def test_a_group_that_begins_at_the_end_begins_there_when_it_is_joined(backend: 
     assert later.deliveries == []
 
 
+def test_two_that_begin_a_group_agree(backend: ShelfBackend) -> None:
+    send(backend, [(b"a", 1)])
+    backend.shelf.meanwhile = lambda: Member(backend, start="latest")
+    Member(backend, start="earliest")
+    assert settled(backend) == Position(2, 0)
+
+
+def test_a_position_whose_record_is_gone_means_the_next(backend: ShelfBackend) -> None:
+    send(backend, [(b"a", 1), (b"b", 2)], [(b"c", 3), (b"d", 4)])
+    backend.shelf.remove_first("t", 0)
+    assert backend.admin().read("t", 0, Position(1, 1), 1, 0.0)[0].record.value == b"c"
+
+
 def test_a_consumer_of_a_topic_made_anew_ends(backend: ShelfBackend) -> None:
     member = Member(backend)
     backend.admin().delete_topic("t")
     backend.admin().create_topic("t", 1)
     with pytest.raises(NotFound, match="made anew"):
         member.poll()
-    assert backend.admin().groups() == []
+    assert [key for key in backend.shelf.cells if key[0] == "of"] == []
 
 
 def test_cells_of_the_dead_are_removed_at_last(backend: ShelfBackend) -> None:
@@ -196,37 +228,3 @@ def test_cells_of_the_dead_are_removed_at_last(backend: ShelfBackend) -> None:
     backend.shelf.now += 11 * backend.settings.lease_seconds
     Member(backend).poll()
     assert len([key for key in backend.shelf.cells if "member" in key]) == 1
-
-
-def test_a_group_with_members_is_left_alone_by_operators(backend: ShelfBackend) -> None:
-    admin, member = backend.admin(), Member(backend)
-    send(backend, [(b"a", 1)])
-    member.poll()
-    assert [(each.name, each.topics, each.members) for each in admin.groups()] == [("g", ("t",), 1)]
-    with pytest.raises(Conflict, match="has 1 members"):
-        admin.set_position("g", "t", 0, "latest")
-    with pytest.raises(Conflict, match="has 1 members"):
-        admin.delete_group("g")
-    member.consumer.close()
-    admin.set_position("g", "t", 0, "latest")
-    assert [each.records for each in admin.lag("g", "t")] == [0]
-    admin.delete_group("g")
-    assert admin.groups() == []
-    with pytest.raises(NotFound, match="no group g"):
-        admin.delete_group("g")
-    with pytest.raises(NotFound, match="no position"):
-        admin.lag("g", "t")
-
-
-def test_a_topic_is_described_and_not_made_twice(backend: ShelfBackend) -> None:
-    admin = backend.admin()
-    send(backend, [(b"a", 1), (b"b", 2)])
-    assert admin.topics() == ["t"]
-    assert admin.describe_topic("t")[1:4] == (1, (Position(1, 0),), (Position(2, 0),))
-    admin.create_topic("t", 1)
-    with pytest.raises(Conflict, match="with 1 partitions, not 2"):
-        admin.create_topic("t", 2)
-    with pytest.raises(NotFound, match="no partition 1"):
-        admin.read("t", 1, "earliest", 1, 0.0)
-    with pytest.raises(NotFound, match="create it first"):
-        admin.describe_topic("other")

@@ -21,7 +21,7 @@ def backend() -> ShelfBackend:
 
 def a_producer(backend: ShelfBackend) -> BackendProducer:
     producer = backend.producer(max_records=100, max_bytes=1 << 20)
-    producer._RETRY_SECONDS = (0.0, 0.0)  # type: ignore[attr-defined]
+    producer._RETRY_SECONDS = (0.0, 0.0)
     return producer
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Final, TypeVar
 
-from eventbus_core.backend import Backend, BackendAdmin, BackendConsumer, BackendProducer, Group
+from eventbus_core.backend import Backend, Group
 from eventbus_core.backend.store import Store, StoreSettings
 from eventbus_core.backend.store.admin import StoreAdmin
 from eventbus_core.backend.store.consumer import StoreConsumer
@@ -71,13 +71,13 @@ class StoreBackend(Backend[S]):
     def store(self) -> Store:
         """A new one; it is opened, and closed, by who asks for it."""
 
-    def producer(self, *, max_records: int, max_bytes: int) -> BackendProducer:  # noqa: ARG002  (nothing is queued below)
+    def producer(self, *, max_records: int, max_bytes: int) -> StoreProducer:  # noqa: ARG002  (nothing is queued below)
         return self._over_a_store(StoreProducer)
 
-    def consumer(self, group: Group) -> BackendConsumer:
+    def consumer(self, group: Group) -> StoreConsumer:
         return self._over_a_store(lambda store: StoreConsumer(store, group))
 
-    def admin(self) -> BackendAdmin:
+    def admin(self) -> StoreAdmin:
         return self._over_a_store(StoreAdmin)
 
     def close(self) -> None:
