@@ -113,8 +113,8 @@ class Store(ABC):
 
     A call ends by ``deadline``. It connects by itself if the last connection broke. What takes many of a kind does them
     at once and gives one outcome for each, in order; it may also raise, when nothing can be told of any.
-    ``Unavailable`` says that it is not known whether something was done. Reads must not be answered by a replica that
-    lags, but for those of entries that are known to be there.
+    ``Unavailable`` says that it is not known whether something was done. What was once answered is seen by all reads
+    after it: no replica that lags may answer them.
     """
 
     backend: ClassVar[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -87,7 +88,7 @@ class StoreBackend(Backend[S]):
         with ExitStack() as failing:
             store = self.store()
             failing.callback(store.close)
-            store.begin()
+            store.deadline = time.monotonic() + self.settings.connect_timeout_seconds
             store.open()
             built = build(store)
             failing.pop_all()
