@@ -20,7 +20,8 @@ T = TypeVar("T")
 class Shelf:
     """What all stores of a test share.
 
-    ``lost_replies``: calls whose replies get lost, each once; ``meanwhile``: what others do just before the next put.
+    ``lost_replies``: calls whose replies get lost, each once; ``meanwhile``: what others do just before the next
+    ``put``, or the next ``get`` of holds.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class Shelf:
         self.revision = 0
         self.now = 1000.0
         self.lost_replies: list[str] = []
-        self.meanwhile: Callable[[], object] | None = None
+        self.meanwhile: dict[str, Callable[[], object]] = {}
         self.unreadable: set[Log] = set()
 
     def lost(self, call: str) -> bool:
@@ -38,6 +39,10 @@ class Shelf:
             self.lost_replies.remove(call)
             return True
         return False
+
+    def others(self, call: str) -> None:
+        if call in self.meanwhile:
+            self.meanwhile.pop(call)()
 
     def batches(self, topic: str, partition: int) -> list[list[bytes | None]]:
         (entries,) = (each for log, each in self.logs.items() if (log.topic, log.number) == (topic, partition))
@@ -78,6 +83,8 @@ class MemoryStore(Store):
         return self._replies("last", self._last, logs)
 
     def get(self, keys: Sequence[Key]) -> Sequence[Cell | EventBusError | None]:
+        if any("hold" in key for key in keys):
+            self.shelf.others("get")
         return self._replies("get", self.shelf.cells.get, keys)
 
     def put(self, puts: Sequence[Put]) -> Sequence[int | EventBusError | None]:
@@ -139,9 +146,7 @@ class MemoryStore(Store):
         return End(self.shelf.ends[log], entries[-1].batch if entries else None)
 
     def _put(self, put: Put) -> int | None:
-        meanwhile, self.shelf.meanwhile = self.shelf.meanwhile, None
-        if meanwhile is not None:
-            meanwhile()
+        self.shelf.others("put")
         cell = self.shelf.cells.get(put.key)
         if put.revision not in {None, cell.revision if cell else 0}:
             return None

@@ -68,12 +68,12 @@ def test_a_group_that_is_taken_up_while_it_is_moved_stays_where_it_is(backend: S
     joined(backend).close()
 
     def takes_it_up() -> None:
-        backend.shelf.meanwhile = taken  # the first put is for the clock
+        backend.shelf.meanwhile["put"] = taken  # the first put is for the clock
 
     def taken() -> None:
         joined(backend).poll(0, 0.0, ())
 
-    backend.shelf.meanwhile = takes_it_up
+    backend.shelf.meanwhile["put"] = takes_it_up
     with pytest.raises(Conflict, match="taken up by a member"):
         backend.admin().set_position("g", "t", 0, "latest")
     assert backend.admin().lag("g", "t")[0].settled == Position(1, 0)
@@ -89,7 +89,7 @@ def test_of_two_that_make_a_topic_one_does(backend: ShelfBackend) -> None:
         producer.send([Outgoing(0, Record("new", b"a"))])
         assert len(producer.poll(0.0)) == 1
 
-    backend.shelf.meanwhile = another
+    backend.shelf.meanwhile["put"] = another
     with pytest.raises(Conflict, match="with 2 partitions, not 3"):
         backend.admin().create_topic("new", 3)
     assert sum(len(backend.admin().read("new", n, "earliest", 9, 0.0)) for n in range(2)) == 1

@@ -102,6 +102,19 @@ def test_of_two_that_see_a_partition_free_one_takes_it(backend: ShelfBackend) ->
     assert first.acquire("t", 0) is None
 
 
+def test_what_a_member_took_that_joined_during_a_beat_is_not_free(backend: ShelfBackend) -> None:
+    first = Member(backend).consumer
+
+    def joins() -> None:
+        second = Member(backend).consumer
+        second.beat("t", ())
+        assert second.acquire("t", 0) is not None
+
+    backend.shelf.meanwhile["get"] = joins
+    beat = first.beat("t", ())
+    assert (len(beat.members), list(beat.free)) == (2, [])
+
+
 def test_a_late_ack_after_a_release_takes_nothing_back(backend: ShelfBackend) -> None:
     send(backend, [(b"a", 1), (b"b", 2)])
     member = Member(backend)
@@ -203,7 +216,7 @@ def test_a_group_that_begins_at_the_end_begins_there_when_it_is_joined(backend: 
 
 def test_two_that_begin_a_group_agree(backend: ShelfBackend) -> None:
     send(backend, [(b"a", 1)])
-    backend.shelf.meanwhile = lambda: Member(backend, start="latest")
+    backend.shelf.meanwhile["put"] = lambda: Member(backend, start="latest")
     Member(backend, start="earliest")
     assert settled(backend) == Position(2, 0)
 

@@ -59,10 +59,12 @@ class StoreConsumer(LeasedConsumer):
         if find_topic(self._store, topic) != self._topics[topic]:
             message = f"topic {topic} was deleted or made anew; open the consumer again"
             raise NotFound(message, topic=topic, backend=self._store.backend)
+        # Holds before members: who owns one has beaten before, so a member that joins meanwhile is not taken for dead.
+        holds = self._cells[topic].holds()
         living = self._cells[topic].beat(self.group.member, self._lease_seconds)
         epochs = {each.partition: each.epoch for each in held}
         free, mine = {}, []
-        for number, hold in enumerate(self._cells[topic].holds()):
+        for number, hold in enumerate(holds):
             if hold.owner == self.group.member and hold.epoch == epochs.get(number):
                 mine.append(number)
             elif hold.owner == self.group.member or hold.owner not in living:
