@@ -10,6 +10,7 @@ the first, and of the last, of its partitions. On memory the members are threads
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -141,11 +142,13 @@ def serve(topic: str) -> None:
 
 
 def feed(bus: EventBus, topic: str, ended: threading.Event) -> None:
-    """Keep records coming for every partition."""
+    """Keep records coming for every partition: with few keys some brokers would leave one empty."""
     with bus.producer() as producer:
-        while not ended.wait(0.01):
-            for key in range(8):
-                producer.send(topic, b"x", key=b"%d" % key)
+        for turn in itertools.count():
+            if ended.wait(0.01):
+                return
+            for number in range(8):
+                producer.send(topic, b"x", key=b"%d" % (turn % 8 * 8 + number))
 
 
 def wait_until(done: Callable[[], bool], what: str) -> None:

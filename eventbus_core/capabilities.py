@@ -32,7 +32,8 @@ class Capabilities:
     """
 
     ack_delay_seconds: float
-    """An ack is durable at the latest this long after the backend took it."""
+    """An ack is durable at the latest this long after the backend took it, while the broker can be reached. Above 0 the
+    backend's consumers say in ``unconfirmed`` and ``Lost`` which are not."""
     fenced_ack: bool
     """A late ack of a former owner changes nothing."""
     announced_moves: bool

@@ -43,8 +43,9 @@ class Holds:
         self._holds: dict[Assignment, _Hold] = {}  # who has waited longest comes first
         self._open = 0
         self._dirty: set[Assignment] = set()
-        self._unsure: set[Assignment] = set()
-        self._lost: set[Assignment] = set()
+        self._unsure: set[Assignment] = set()  # acks were sent that may not be durable
+        self._fresh: set[Assignment] = set()  # acks were sent since the last poll
+        self._lost: set[tuple[str, int]] = set()  # acks went with the partition
         self._paused: set[tuple[str, int]] = set()
 
     @property
@@ -53,9 +54,13 @@ class Holds:
         return len(self._dirty)
 
     @property
-    def unsure(self) -> int:
-        """In how many partitions acks were sent that may not be durable yet."""
-        return len(self._unsure)
+    def open_acks(self) -> int:
+        """In how many partitions acks are not sent, or may not be durable."""
+        return len(self._dirty | self._unsure)
+
+    def note_poll(self) -> None:
+        """A poll has told of all that was lost before it."""
+        self._fresh.clear()
 
     def make_sure(self) -> None:
         """All acks that were sent are durable."""
@@ -89,10 +94,10 @@ class Holds:
         if hold is not None and hold.deadline is not None:
             self._open -= hold.watermark.retract_after(last)
 
-    def lose(self, assignment: Assignment) -> None:
-        """A partition is another's."""
-        if assignment in self._dirty or assignment in self._unsure:
-            self._lost.add(assignment)
+    def lose(self, assignment: Assignment, *, acks_lost: bool) -> None:
+        """A partition is another's; ``acks_lost``: with acks that had been sent before the last poll."""
+        if acks_lost or assignment in self._dirty or assignment in self._fresh:
+            self._lost.add((assignment.topic, assignment.partition))
         self.drop(assignment)
 
     def drop(self, assignment: Assignment, *, sought: bool = False) -> None:
@@ -181,7 +186,7 @@ class Holds:
             if hold is None or assignment.ended:
                 late.extend(run)
                 if assignment is not None:
-                    self._lost.add(assignment)
+                    self._lost.add((assignment.topic, assignment.partition))
                 continue
             if shrunk := hold.watermark.settle(run):
                 self._open -= shrunk
@@ -193,6 +198,7 @@ class Holds:
         """The last delivery of each prefix that grew, to be acked."""
         dirty, self._dirty = self._dirty, set()
         self._unsure |= dirty
+        self._fresh |= dirty
         prefixes = [hold.watermark.take_prefix() for each in dirty if (hold := self._holds.get(each))]
         return [each for each in prefixes if each is not None]
 

@@ -53,7 +53,8 @@ class Intake:
         self._changed = threading.Condition()
         self._holds = Holds(max_unacked, max_unacked_bytes, stuck_seconds=_STUCK_SECONDS)
         self._ownership = Ownership(self._holds, self._changed, hooks, on_gap=on_gap, backend_name=backend.name)
-        self._acks = Acks(self._holds, self._changed, transacts=transacts)
+        delayed = backend.capabilities.ack_delay_seconds > 0
+        self._acks = Acks(self._holds, self._changed, transacts=transacts, delayed=delayed)
         self._outage = Outage(hooks, backend.name)
         self._spares_stuck = spare_stuck
         self._awaiting_room = False
@@ -117,7 +118,7 @@ class Intake:
                 self._outage.report()
                 if self._awaiting_room:
                     self._changed.notify_all()
-                self._changed.wait(min(remaining, 1.0))
+                self._acks.wait(min(remaining, 1.0))
 
     def pause(self, partitions: Iterable[tuple[str, int]]) -> None:
         """Hand out nothing more of these until ``resume``; what was buffered of them is kept."""
@@ -251,7 +252,7 @@ class Intake:
                 raise
             trouble = error
         self._apply(polled)
-        if ticket and trouble is None:
+        if trouble is None:
             trouble = self._confirm(ticket)
         if trouble is None:
             self._outage.over()
@@ -275,6 +276,8 @@ class Intake:
         return None
 
     def _confirm(self, ticket: int) -> EventBusError | None:
+        with self._changed:
+            self._holds.note_poll()
         try:
             self._acks.confirm(self._consumer, ticket)
         except EventBusError as error:

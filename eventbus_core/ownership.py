@@ -42,7 +42,7 @@ class Ownership:
         elif isinstance(change, Lost):
             _log.warning("lost %r: %s", assignment, change.reason)
             with self._changed:
-                self._holds.lose(assignment)
+                self._holds.lose(assignment, acks_lost=change.acks_lost)
                 self._changed.notify_all()
             self._hooks.lost(assignment, change.reason)
         elif isinstance(change, Gap):

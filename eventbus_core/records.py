@@ -68,7 +68,11 @@ class Record(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Where a sent record lies. ``position`` is None where the backend's ``stored_position`` capability is False."""
+    """Where a sent record lies.
+
+    ``position`` is None where the backend's ``stored_position`` capability is False, and where a broker that was asked
+    twice said only that it has the record.
+    """
 
     topic: str
     partition: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -27,8 +28,9 @@ from tests.waiting import wait_until
 
 
 class Rig:
-    def __init__(self, max_unacked: int = 100, on_gap: str = "continue") -> None:
+    def __init__(self, max_unacked: int = 100, on_gap: str = "continue", ack_delay_seconds: float = 0.0) -> None:
         backend = ScriptedBackend()
+        backend.capabilities = dataclasses.replace(backend.capabilities, ack_delay_seconds=ack_delay_seconds)
         self.scripted: ScriptedConsumer = backend.scripted_consumer
         self.late: list[Delivery] = []
         rig = self
@@ -278,7 +280,16 @@ def test_the_pause_of_a_partition_ends_when_it_goes_elsewhere(rig: Rig) -> None:
     assert len(rig.consumer.receive(timeout=5)) == 1
 
 
-def test_flush_waits_until_the_broker_has_the_acks(rig: Rig) -> None:
+@pytest.fixture
+def delayed() -> Iterator[Rig]:
+    """Of a backend whose acks are durable some time after it took them."""
+    rig = Rig(ack_delay_seconds=1.0)
+    yield rig
+    rig.consumer.close()
+
+
+def test_flush_waits_until_the_broker_has_the_acks(delayed: Rig) -> None:
+    rig = delayed
     rig.assign()
     rig.deliver(0)
     open_acks = [1]
@@ -292,18 +303,76 @@ def test_flush_waits_until_the_broker_has_the_acks(rig: Rig) -> None:
     assert rig.consumer.flush(0) == 0  # nothing was acked since
 
 
-def test_flush_counts_once_the_acks_that_went_with_their_partition(rig: Rig) -> None:
+@pytest.mark.parametrize("released", [False, True])
+def test_flush_counts_once_the_acks_that_went_with_their_partition(delayed: Rig, released: bool) -> None:
+    rig = delayed
     rig.assign()
-    rig.deliver(0, 1)
-    first, second = rig.consumer.receive(timeout=5)
+    rig.deliver(0)
+    (first,) = rig.consumer.receive(timeout=5)
     rig.scripted.unconfirmed = lambda: int(first.owned)  # type: ignore[method-assign]
     rig.consumer.ack(first)
     assert rig.consumer.flush(0.1) == 1
+    if released:
+        rig.scripted.script.append(Polled([Revoking(rig.hold, time.monotonic() + 60)]))
+        wait_until(lambda: rig.scripted.released, 5, what="the release")
+    rig.scripted.script.append(Polled([Lost(rig.hold, "cut off", acks_lost=True)]))
+    wait_until(lambda: not first.owned and not rig.scripted.script, 5, what="the loss")
+    assert [rig.consumer.flush(5), rig.consumer.flush(5)] == [1, 0]
+
+
+def test_flush_counts_an_ack_that_came_too_late(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0)
+    (first,) = rig.consumer.receive(timeout=5)
     rig.scripted.script.append(Polled([Lost(rig.hold, "cut off")]))
     wait_until(lambda: not first.owned, 5, what="the loss")
+    rig.consumer.ack(first)
     assert [rig.consumer.flush(5), rig.consumer.flush(5)] == [1, 0]
-    rig.consumer.ack(second)
-    assert [rig.consumer.flush(5), rig.consumer.flush(5)] == [1, 0]
+
+
+def test_flush_counts_an_ack_that_the_broker_refused_and_told_in_the_next_poll(rig: Rig) -> None:
+    rig.assign()
+    rig.deliver(0)
+    received = rig.consumer.receive(timeout=5)
+    ack = rig.scripted.ack
+
+    def fenced(settled: Sequence[Delivery]) -> None:
+        ack(settled)
+        rig.scripted.script.append(Polled([Lost(rig.hold, "another has it")]))
+
+    rig.scripted.ack = fenced  # type: ignore[method-assign]
+    rig.consumer.ack(*received)
+    assert rig.consumer.flush(5) == 1
+
+
+@pytest.mark.parametrize("ack_delay_seconds", [0.0, 1.0])
+def test_a_loss_long_after_the_acks_were_durable_is_not_counted(ack_delay_seconds: float) -> None:
+    rig = Rig(ack_delay_seconds=ack_delay_seconds)
+    rig.assign()
+    rig.deliver(0)
+    received = rig.consumer.receive(timeout=5)
+    polled = []
+    poll = rig.scripted.poll
+    rig.scripted.poll = lambda *given: (polled.append(1), poll(*given))[1]  # type: ignore[method-assign, func-returns-value]
+    rig.consumer.ack(*received)
+    wait_until(lambda: rig.scripted.acked and len(polled) > 3, 5, what="polls after the ack")
+    rig.scripted.script.append(Polled([Lost(rig.hold, "it was idle")]))
+    wait_until(lambda: not received[0].owned, 5, what="the loss")
+    assert rig.consumer.flush(5) == 0
+    rig.consumer.close()
+
+
+def test_a_flush_that_gave_up_asks_rarely(delayed: Rig) -> None:
+    rig = delayed
+    asked: list[float] = []
+    rig.scripted.unconfirmed = lambda: asked.append(time.monotonic()) or 1  # type: ignore[method-assign, func-returns-value]
+    rig.assign()
+    rig.deliver(0)
+    rig.consumer.ack(*rig.consumer.receive(timeout=5))
+    assert rig.consumer.flush(0.1) == 1
+    given_up = len(asked)
+    wait_until(lambda: len(asked) >= given_up + 2, 5, what="it asks all the same")
+    assert asked[-1] - asked[-2] > 0.4
 
 
 def test_flush_raises_a_long_outage(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,7 @@ class DockerBroker:
             self._owner = container
             container.start()
         except (DockerException, OSError) as error:
+            self._owner = None
             raise NoBroker(f"Docker cannot run {self.image}: {error}") from error
         self.wait_ready()
 
@@ -120,7 +121,7 @@ class DockerBroker:
 
     def remove(self) -> None:
         """Remove it with its data, whatever its state."""
-        if self._owner is not None and self._owner.get_wrapped_container() is not None:
+        if self._owner is not None:
             self._owner.stop()
         self._owner = None
 

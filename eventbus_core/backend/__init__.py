@@ -119,10 +119,14 @@ class Revoking(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A partition is gone: no ack and no release of it any more."""
+    """A partition is gone: no ack and no release of it any more.
+
+    ``acks_lost``: acks that were passed on before the last poll may not have become durable.
+    """
 
     assignment: Assignment
     reason: str
+    acks_lost: bool = False
 
 
 class Gap(NamedTuple):
@@ -168,8 +172,8 @@ class BackendConsumer(ABC):
     def unconfirmed(self) -> int:
         """In how many assignments acks that were passed on are not known to be durable.
 
-        Asked after a poll, again and again while somebody waits for 0, so a plugin may find out in here. Zero always,
-        where ``ack`` returns durable.
+        Asked after a poll, again and again while somebody waits for 0, so a plugin may find out in here, in a fraction
+        of its leases. Asked only where ``ack_delay_seconds`` is above 0: elsewhere ``ack`` returns durable.
         """
         return 0
 

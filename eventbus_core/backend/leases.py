@@ -86,7 +86,7 @@ class LeasedConsumer(BackendConsumer):
 
     @abstractmethod
     def give_back(self, assignment: Assignment) -> None:
-        """Make acks durable and free the lease, so that another can acquire it at once."""
+        """Make acks durable, or ``lose`` it; free the lease, so that another can acquire it at once."""
 
     @abstractmethod
     def reposition(self, assignment: Assignment, to: Where) -> Assignment:
@@ -99,12 +99,15 @@ class LeasedConsumer(BackendConsumer):
     def forget(self, assignment: Assignment) -> None:
         """An assignment was lost: free local resources. Must not touch the store."""
 
-    def lose(self, assignment: Assignment, reason: str) -> None:
-        """For plugins: the store says that ``assignment`` is not ours any more; the next poll reports it."""
+    def lose(self, assignment: Assignment, reason: str, *, acks_lost: bool = False) -> None:
+        """For plugins: the store says that ``assignment`` is not ours any more; the next poll reports it.
+
+        ``acks_lost``: see ``Lost``; a plugin whose acks are durable later overrides this method to say so.
+        """
         if self._held.get((assignment.topic, assignment.partition)) is assignment:
             self._drop(assignment)
             self.forget(assignment)
-            self._lost.append(Lost(assignment, reason))
+            self._lost.append(Lost(assignment, reason, acks_lost))
 
     def poll(self, max_records: int, timeout: float, paused: Collection[Assignment]) -> Polled:
         self._expire()
@@ -137,7 +140,8 @@ class LeasedConsumer(BackendConsumer):
         if self._held.get((assignment.topic, assignment.partition)) is not assignment:
             return
         self.give_back(assignment)
-        self._drop(assignment)
+        if self._held.get((assignment.topic, assignment.partition)) is assignment:
+            self._drop(assignment)
         self._next_beat = min(self._next_beat, lease_clock() + self._MOVING_BEAT_SECONDS)
 
     def close(self) -> None:
@@ -159,13 +163,16 @@ class LeasedConsumer(BackendConsumer):
     def _share(self, changes: list[Change]) -> None:
         """Beat on every topic; append what follows from it. Raises only when there is nothing else to tell."""
         moving = False
+        trouble: EventBusError | None = None
         for topic in self.group.topics:
             try:
                 moving |= self._share_topic(topic, changes)
-            except EventBusError:
-                if not changes:
-                    raise
-                return
+            except EventBusError as error:
+                trouble = trouble or error
+        if trouble is not None:
+            if not changes:
+                raise trouble
+            return
         pause = self._MOVING_BEAT_SECONDS if moving else self._beat_seconds
         self._next_beat = lease_clock() + min(pause, self._beat_seconds)
 

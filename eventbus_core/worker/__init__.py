@@ -60,6 +60,7 @@ class Worker:
         self._lock = threading.Lock()
         self._started = False
         self._stopping = threading.Event()
+        self._signals: list[int] = []
 
     def start(self) -> None:
         """Check what was declared, make the groups' own topics, join the groups and begin to handle.
@@ -79,6 +80,7 @@ class Worker:
                     self._runners.append(runner)
                     runner.join()
             except BaseException:
+                self._stopping.set()
                 for runner in self._runners:
                     runner.wait()
                 self._runners.clear()
@@ -94,11 +96,11 @@ class Worker:
         exit code 1: what was not acked is handled again elsewhere, and what was published and not stored may be lost.
         Returns how many handlers still ran at the end. Raises what ended the worker, if something did.
         """
-        with _signals() as received:
+        with _noting(self._signals):
             self.start()
-            while not received and not self._ended.wait(_SIGNAL_SECONDS):
+            while not self._signals and not self._ended.wait(_SIGNAL_SECONDS):
                 pass
-            if received:
+            if self._signals:
                 log.info("stopping: running handlers have %g s", self._bus.settings.drain_seconds)
             self._begin_stop(self._bus.settings.drain_seconds)
             while any(each.alive for each in self._runners):
@@ -148,8 +150,9 @@ class Worker:
         self.stop()
 
     def wait_stopping(self) -> None:
-        """Wait until it was asked to stop, or ends by itself; from any thread."""
-        self._stopping.wait()
+        """Wait until it was asked to stop, also while it starts, or ends by itself; from any thread."""
+        while not self._stopping.wait(_SIGNAL_SECONDS) and not self._signals:
+            pass
 
     @property
     def healthy(self) -> bool:
@@ -183,11 +186,10 @@ class Worker:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The signals that came, as a list that grows: a handler that took a lock could wait for itself."""
+def _noting(received: list[int]) -> Iterator[None]:
+    """Signals that come are put into the list: a handler that took a lock could wait for itself."""
     if threading.current_thread() is not threading.main_thread():
         raise UsageError("run() takes signals, so it belongs into the main thread; elsewhere use start() and stop()")
-    received: list[int] = []
 
     def receive(number: int, _: FrameType | None) -> None:
         received.append(number)
@@ -199,7 +201,7 @@ def _signals() -> Iterator[list[int]]:
     for each in before:
         signal.signal(each, receive)
     try:
-        yield received
+        yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -36,7 +36,7 @@ _CAPABILITIES = Capabilities(
         "a live member's commit of another's partition it would accept",
         "announced_moves": "cooperative-sticky: on_revoke is held until the drain is released or its deadline passed",
         "idempotent_send": "enable.idempotence with message.timeout.ms=0: none repeated with cut replies and SIGKILL",
-        "stored_position": "the delivery report carries the offset",
+        "stored_position": "the delivery report carries it, except for a repeat to a new leader that had the record",
         "counted_deliveries": "Kafka's log keeps no count per group",
         "seek_by_time": "ListOffsets by timestamp",
         "keeps_unsettled": "retention removes by age and size, whatever groups have read",

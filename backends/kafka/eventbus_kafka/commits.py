@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from eventbus_core.errors import EventBusError
 from eventbus_kafka.errors import ACCESS_DENIED, CLIENT_ERRORS, broker_error, of_exception
 from eventbus_kafka.holds import Hold, Holds
 from eventbus_kafka.positions import Places
@@ -29,15 +30,27 @@ class Commits:
         self._sent: dict[Hold, int] = {}
         self._sent_at = 0.0
         self._next = 0.0
+        self.in_callback = False
+        """Whether the client is inside another callback: it serves none until that ends, so answers are waited for."""
 
     def in_background(self) -> None:
         """Commit what is settled, if it is time to."""
         now = time.monotonic()
-        if now < self._next or (self._sent and now - self._sent_at < _COMMIT_ANSWER_SECONDS):
+        under_way = self._sent and now - self._sent_at < _COMMIT_ANSWER_SECONDS
+        if now < self._next or (under_way and not self.in_callback):
             return
-        dirty = self._dirty(self._holds.held.values())
-        if dirty:
-            self._next = now + COMMIT_SECONDS
+        dirty = self._dirty(self._holds.snapshot().values())
+        if not dirty:
+            return
+        self._next = now + COMMIT_SECONDS
+        if self.in_callback:
+            try:
+                self.now(dirty)
+            except EventBusError as error:
+                if not error.retryable:
+                    self._holds.fail(error)
+                # Else it heals: the next commit says the same again.
+        else:
             self._sent, self._sent_at = dirty, now
             self._client.commit(
                 offsets=[TopicPartition(*hold.place, offset) for hold, offset in dirty.items()], asynchronous=True
@@ -77,4 +90,4 @@ class Commits:
 
     def _dirty(self, holds: Iterable[Hold]) -> dict[Hold, int]:
         with self._holds.changed:
-            return {hold: hold.settled for hold in holds if hold.settled > hold.committed}
+            return {hold: hold.settled for hold in holds if hold.uncommitted}

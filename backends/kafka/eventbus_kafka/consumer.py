@@ -99,9 +99,10 @@ class KafkaConsumer(BackendConsumer):
                 backend="kafka",
             ) from error
 
-    def _moved_late(self, assignment: Assignment, answer: Future[Hold]) -> None:
+    def _moved_late(self, assignment: Hold, answer: Future[Hold]) -> None:
         if answer.exception() is None and answer.result() is not assignment:
-            self._holds.report(Lost(assignment, "a seek took effect after its time"), Assigned(answer.result()))
+            lost = Lost(assignment, "a seek took effect after its time", acks_lost=assignment.uncommitted)
+            self._holds.report(lost, Assigned(answer.result()))
 
     def release(self, assignment: Assignment) -> None:
         if not isinstance(assignment, Hold):

@@ -63,6 +63,11 @@ class Hold(Assignment):
         self.done = False
 
     @property
+    def uncommitted(self) -> bool:
+        """Whether it is done further than its last answered commit says."""
+        return self.settled > self.committed
+
+    @property
     def place(self) -> tuple[str, int]:
         return self.topic, self.partition
 
@@ -140,7 +145,7 @@ class Holds:
                 if self.held.get(hold.place) is hold:
                     del self.held[hold.place]
                     self.drop_queue(hold)
-                    self._changes.append(Lost(hold, reason))
+                    self._changes.append(Lost(hold, reason, acks_lost=hold.uncommitted))
             self.changed.notify_all()
 
     def drop_queue(self, hold: Hold) -> None:
@@ -265,9 +270,10 @@ class Holds:
             return places
 
     def uncommitted(self) -> int:
-        """How many holds are done further than their last answered commit says."""
+        """How many holds are done further than committed, those included of whose loss core does not know yet."""
         with self.changed:
-            return sum(hold.settled > hold.committed for hold in self.held.values())
+            lost = sum(isinstance(each, Lost) and each.acks_lost for each in self._changes)
+            return lost + sum(hold.uncommitted for hold in self.held.values())
 
     def settled(self, deliveries: Sequence[Delivery]) -> None:
         """Note what was committed in a transaction; a hold may have ended meanwhile."""

@@ -78,6 +78,7 @@ class Moves:
         self.pending = pending
 
     def assigned(self, client: Consumer, parts: list[TopicPartition]) -> None:
+        self._commits.in_callback = True
         try:
             self._assign(client, [(part.topic, part.partition) for part in parts])
         except CLIENT_ERRORS as error:
@@ -87,6 +88,8 @@ class Moves:
             self._fail(error)
         else:
             self.joined.set()
+        finally:
+            self._commits.in_callback = False
 
     def _fail(self, error: EventBusError) -> None:
         self._holds.fail(error)
@@ -149,6 +152,13 @@ class Moves:
                 return answer
 
     def revoked(self, client: Consumer, parts: list[TopicPartition]) -> None:  # noqa: ARG002
+        self._commits.in_callback = True
+        try:
+            self._drain(parts)
+        finally:
+            self._commits.in_callback = False
+
+    def _drain(self, parts: list[TopicPartition]) -> None:
         self.deadline = deadline = time.monotonic() + self._group.drain_seconds
         places = [(part.topic, part.partition) for part in parts]
         with self._holds.changed:

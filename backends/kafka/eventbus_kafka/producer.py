@@ -121,7 +121,9 @@ class KafkaProducer(BackendProducer):
     def _delivered(self, token: int, disturbances: int, error: KafkaError | None, message: Message) -> None:
         if error is None:
             # One call for every record: built without the constructors' checks.
-            position = tuple.__new__(Position, (message.offset(),))
+            offset = message.offset()
+            # A new leader may know that it has the record already, and not where.
+            position = None if offset is None else tuple.__new__(Position, (offset,))
             stored = tuple.__new__(Stored, (message.topic(), message.partition(), position, message.timestamp()[1]))
             self._settled.append(tuple.__new__(Settled, (token, stored)))
             return

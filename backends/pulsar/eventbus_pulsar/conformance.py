@@ -63,6 +63,8 @@ class PulsarHarness(Harness):
             "allowAutoTopicCreation=false",
             # After five late writes in a minute the broker would shun its only bookie for half an hour.
             "bookkeeperClientHealthCheckEnabled=false",
+            # Docker may give a container another address when it starts again, and the bookie is found by its name.
+            "useHostNameAsBookieID=true",
         )
         self.controls = broker = DockerBroker(
             os.environ.get("EVENTBUS_TEST_PULSAR_IMAGE", IMAGE),

@@ -28,6 +28,8 @@ _CONFIRM_SECONDS = 1.0
 """After so long without another ack the broker is asked whether it has got the last one."""
 _SENT_SECONDS = 0.15
 """After so long the client has sent an ack: it gathers them for 100 ms."""
+_ASKING_SECONDS = 0.25
+"""So long at most the broker is asked about acks between two polls."""
 _COUNT_SECONDS = 5.0
 
 
@@ -50,6 +52,9 @@ class PulsarConsumer(LeasedConsumer):
         # A thread each, as an attempt at a frozen owner's partition takes the broker's 5 s probe.
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="eventbus-pulsar")
         self._taking = Taking(settings, group, client=client, cursors=cursors, threads=self._threads)
+        # For what is asked between beats: none may take so long that the leases end.
+        self._quick = Rest(settings, most_seconds=settings.lease_seconds / 4)
+        self._beating = Cursors(settings, self._quick, client)
         self._counts: dict[str, tuple[int, float]] = {}
         self._turn = 0
         self._members = {
@@ -73,7 +78,7 @@ class PulsarConsumer(LeasedConsumer):
         if members.connected:
             members.say(connected)
             members.listen()
-        self._taking.drop_stale(topic)
+        self._taking.begin_turn(topic)
         silent = lease_clock() - members.answered
         if silent > self._settings.lease_seconds:
             raise Unavailable(
@@ -84,7 +89,11 @@ class PulsarConsumer(LeasedConsumer):
         living, taken = members.living()
         for hold in holds:
             if hold.partition in connected and lease_clock() - hold.marked_at >= _MARK_SECONDS:
-                self._mark(hold)
+                try:
+                    self._mark(hold)
+                except Unavailable:
+                    # Still unmarked, which flush and a loss tell; the next beat tries again.
+                    break
         self._confirm_acks([each for each in holds if each.partition in connected])
         count = self._count(topic)
         free = set(range(count)) - taken - {each.partition for each in holds}
@@ -134,34 +143,43 @@ class PulsarConsumer(LeasedConsumer):
                 self.lose(hold, f"an ack was refused ({type(error).__name__}: {error})")
 
     def unconfirmed(self) -> int:
-        unconfirmed = 0
-        now = lease_clock()
-        for hold in self._held.values():
-            if isinstance(hold, Hold):
-                if hold.connected and not hold.lapsed:
-                    self._mark(hold)
-                    if hold.unconfirmed and now - hold.acked_at >= _SENT_SECONDS:
-                        hold.unconfirmed = bool(self._missing(hold))
-                unconfirmed += hold.unconfirmed or hold.unmarked
-        return unconfirmed
+        holds = [each for each in self._held.values() if isinstance(each, Hold)]
+        started = lease_clock()
+        for hold in holds:
+            if lease_clock() - started > _ASKING_SECONDS:
+                break
+            if hold.connected and not hold.lapsed:
+                self._mark(hold)
+                if hold.unconfirmed and lease_clock() - max(hold.acked_at, hold.asked_at) >= _SENT_SECONDS:
+                    hold.asked_at = lease_clock()
+                    hold.unconfirmed = bool(self._missing(hold))
+        return sum(hold.open_acks for hold in holds)
+
+    def lose(self, assignment: Assignment, reason: str, *, acks_lost: bool = False) -> None:
+        super().lose(assignment, reason, acks_lost=acks_lost or (isinstance(assignment, Hold) and assignment.open_acks))
 
     def give_back(self, assignment: Assignment) -> None:
-        if isinstance(assignment, Hold):
+        if not isinstance(assignment, Hold):
+            return
+        try:
+            if not assignment.lapsed and assignment.connected:
+                self._mark(assignment)
+        finally:
+            shut(assignment.consumer)
+            if assignment.unmarked:
+                self.lose(assignment, "its last acks could not be made durable")
+        if assignment.unconfirmed and not assignment.lapsed:
+            confirming = self._threads.submit(self._confirm_last_ack, assignment)
             try:
-                if not assignment.lapsed and assignment.connected:
-                    self._mark(assignment)
-            finally:
-                shut(assignment.consumer)
-            if assignment.unconfirmed and not assignment.lapsed:
-                confirming = self._threads.submit(self._confirm_last_ack, assignment)
-                try:
-                    confirming.result(self._settings.request_timeout_seconds)
-                except NotYet as error:
-                    raise Unavailable(
-                        f"the last acks of {assignment!r} are not confirmed; what they settled may be delivered again",
-                        topic=assignment.topic,
-                        backend="pulsar",
-                    ) from error
+                confirming.result(self._settings.request_timeout_seconds)
+            except NotYet as error:
+                raise Unavailable(
+                    f"the last acks of {assignment!r} are not confirmed; what they settled may be delivered again",
+                    topic=assignment.topic,
+                    backend="pulsar",
+                ) from error
+        if assignment.unconfirmed:
+            self.lose(assignment, "its last acks were not confirmed")
 
     def reposition(self, assignment: Assignment, to: Where) -> Assignment:
         if not isinstance(assignment, Hold) or not assignment.connected:
@@ -190,6 +208,7 @@ class PulsarConsumer(LeasedConsumer):
             self._threads.shutdown(wait=False, cancel_futures=True)
             close_client(self._client, self._settings.request_timeout_seconds)
             self._rest.close()
+            self._quick.close()
 
     def _keep_joined(self, topic: str) -> None:
         """Open the heartbeats again after a broker restart, which forgets non-persistent topics."""
@@ -214,7 +233,7 @@ class PulsarConsumer(LeasedConsumer):
         count, at = self._counts.get(topic, (0, float("-inf")))
         if lease_clock() - at >= _COUNT_SECONDS:
             try:
-                count = self._cursors.partitions(topic)
+                count = self._beating.partitions(topic)
             except Unavailable:
                 # New partitions can wait for the admin interface to come back; the known ones need not.
                 if not count:
@@ -231,13 +250,13 @@ class PulsarConsumer(LeasedConsumer):
     def _mark(self, hold: Hold) -> None:
         """Make a position inside a batch durable; only the owner may."""
         if hold.unmarked:
-            self._cursors.keep(self.group.name, hold.topic, hold.partition, Kept(hold.settled, hold.epoch))
+            self._beating.keep(self.group.name, hold.topic, hold.partition, Kept(hold.settled, hold.epoch))
             hold.marked = hold.settled
             hold.marked_at = lease_clock()
 
     def _missing(self, hold: Hold) -> Sequence[tuple[int, int]]:
         """The entries that the broker still has as unsettled, of those that were acked."""
-        return self._cursors.unsettled_entries(self.group.name, hold.topic, hold.partition, hold.acked)
+        return self._beating.unsettled_entries(self.group.name, hold.topic, hold.partition, hold.acked)
 
     def _confirm_acks(self, holds: Sequence[Hold]) -> None:
         """Send again what the broker did not get. Looks at one hold per beat, and at all if one ack was lost."""
@@ -258,15 +277,19 @@ class PulsarConsumer(LeasedConsumer):
         """After the close: if the last ack was lost, take the partition once more to send it."""
         topic, partition = hold.topic, hold.partition
         missing = self._missing(hold)
+        if not missing:
+            hold.unconfirmed = False
         if not missing or self._succeeded(hold):
             return
         try:
             consumer = self._taking.subscribe(topic, partition)
             try:
-                if not self._succeeded(hold):
+                succeeded = self._succeeded(hold)
+                if not succeeded:
                     hold.ack_again(missing, consumer)
             finally:
                 shut(consumer)
+            hold.unconfirmed = succeeded
         except pulsar.ConsumerBusy:
             # The next owner has it already, and gets those records once more.
             return

@@ -17,8 +17,8 @@ class Hold(Assignment):
     """One hold of a partition with its client consumer and how far it got."""
 
     __slots__ = (
-        "_delivered", "_receive", "_skip", "acked", "acked_at", "consumer", "inside", "marked", "marked_at", "settled",
-        "unconfirmed",
+        "_delivered", "_former", "_receive", "_skip", "acked", "acked_at", "asked_at", "consumer", "inside", "marked",
+        "marked_at", "settled", "unconfirmed",
     )  # fmt: skip
 
     def __init__(self, topic: str, partition: int, epoch: int, consumer: Any, skip: Position | None) -> None:
@@ -27,6 +27,7 @@ class Hold(Assignment):
         # The client's inner consumer, where there is one, gives messages that are not wrapped once more.
         self._receive = getattr(consumer, "_consumer", consumer).receive
         self._delivered = Position(-1)
+        self._former: dict[int, tuple[int, int]] = {}  # the last entry of the ledger before, where a ledger began
         self._skip = skip
         self.settled = Position(-1)
         self.inside = False
@@ -35,7 +36,7 @@ class Hold(Assignment):
         self.marked_at = 0.0
         self.acked = Position(-1, -1)
         """The last entry that was acked."""
-        self.acked_at = 0.0
+        self.acked_at = self.asked_at = 0.0
         self.unconfirmed = False
         """Whether it is open that the broker has got the last ack: one under way when a connection breaks is lost."""
 
@@ -54,6 +55,11 @@ class Hold(Assignment):
         """Whether it got to a place inside a batch that is not durable."""
         return self.inside and self.settled != self.marked
 
+    @property
+    def open_acks(self) -> bool:
+        """Whether acks may not be durable."""
+        return self.unconfirmed or self.unmarked
+
     def drain(self, found: list[Delivery | Gap], most: int, wait_ms: int) -> None:
         """Take what the client has, waiting for the first for ``wait_ms``. Raises the client's errors."""
         receive, topic, partition = self._receive, self.topic, self.partition
@@ -68,6 +74,8 @@ class Hold(Assignment):
             # The client connected again and the broker repeats what was not settled; or this is before the mark.
             if position <= self._delivered or (self._skip is not None and self._skips(position)):
                 continue
+            if position[0] != self._delivered[0] and len(self._delivered) > 1:
+                self._former[position[0]] = self._delivered[0], self._delivered[1]
             self._delivered = position
             found.append(Delivery(decode(message, topic), partition, position, self, 1, identity))
 
@@ -84,6 +92,8 @@ class Hold(Assignment):
         self.settled = position
         self.inside = index + 1 < batch_size(identity)
         entry -= self.inside
+        if entry < 0:
+            ledger, entry = self._former.get(ledger, (ledger, entry))
         if entry >= 0:
             self.consumer.acknowledge_cumulative(entry_id(self.partition, ledger, entry))
             self.acked, self.acked_at, self.unconfirmed = Position(ledger, entry), lease_clock(), True

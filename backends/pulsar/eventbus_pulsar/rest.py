@@ -17,14 +17,16 @@ from eventbus_pulsar.tls import context, untrusted
 class Rest:
     """A connection pool to the admin interface; any thread may call. Every call blocks for at most its timeouts."""
 
-    def __init__(self, settings: PulsarSettings) -> None:
+    def __init__(self, settings: PulsarSettings, *, most_seconds: float = float("inf")) -> None:
+        """``most_seconds``: a bound below the settings' timeouts."""
         self._settings = settings
+        connect, request = settings.connect_timeout_seconds, settings.request_timeout_seconds
         self._tenant_path = f"{quote(settings.tenant, safe='')}/{quote(settings.namespace, safe='')}"
         headers = {"Authorization": f"Bearer {settings.token.get_secret_value()}"} if settings.token else {}
         self._http = httpx.Client(
             base_url=settings.admin_url.rstrip("/") + "/admin/v2",
             headers=headers,
-            timeout=httpx.Timeout(settings.request_timeout_seconds, connect=settings.connect_timeout_seconds),
+            timeout=httpx.Timeout(min(request, most_seconds), connect=min(connect, most_seconds)),
             verify=context(settings) if settings.admin_url.startswith("https://") else False,
             follow_redirects=True,
         )

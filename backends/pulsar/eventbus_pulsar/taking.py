@@ -44,6 +44,7 @@ class Taking:
         self._cursors = cursors
         self._threads = threads
         self._attempts: dict[tuple[str, int], _Attempt] = {}
+        self._patience = _PROMPT_SECONDS
 
     def attempt(self, topic: str, partition: int) -> Hold | None:
         """Try to take a partition, or go on trying. None: somebody has it, or the broker has not answered yet."""
@@ -52,8 +53,9 @@ class Taking:
         future = attempt.future if attempt else self._threads.submit(self.take, topic, partition)
         self._attempts[key] = _Attempt(future, lease_clock())
         try:
-            hold = future.result(_PROMPT_SECONDS)
+            hold = future.result(self._patience)
         except NotYet:
+            self._patience = 0.0
             if not future.done():
                 return None
             del self._attempts[key]
@@ -94,8 +96,12 @@ class Taking:
             initial_position=pulsar.InitialPosition.Earliest,
         )
 
-    def drop_stale(self, topic: str) -> None:
-        """Give back what was obtained after this member had stopped wanting it."""
+    def begin_turn(self, topic: str) -> None:
+        """Before a beat's attempts, which wait for ``_PROMPT_SECONDS`` in all.
+
+        Gives back what was obtained after this member had stopped wanting it.
+        """
+        self._patience = _PROMPT_SECONDS
         now = lease_clock()
         stale = [key for key, (_, asked) in self._attempts.items() if key[0] == topic and now - asked > _STALE_SECONDS]
         for key in stale:

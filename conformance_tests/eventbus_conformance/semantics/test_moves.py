@@ -12,6 +12,7 @@ from eventbus_conformance.members import Members
 from eventbus_conformance.receiving import nothing_more, numbers, take
 from eventbus_conformance.run import Measurements
 from eventbus_conformance.sending import send_all
+from eventbus_conformance.waiting import wait_until
 from eventbus_conformance.work import Work
 from eventbus_core import EventBus
 from eventbus_core.capabilities import Capabilities
@@ -44,6 +45,23 @@ def test_order_survives_members_joining_and_leaving(work: Work) -> None:
 def test_announced_moves_repeat_nothing(work: Work) -> None:
     join_and_leave(work)
     assert len(work.history.handled()) == work.history.count(), "something was handled twice"
+
+
+@clause("G7")
+def test_acks_get_through_while_a_partition_is_handed_over(
+    work: Work, bus: EventBus, topic: str, group: str, bounds: Bounds
+) -> None:
+    send_all(bus, topic, 100, keys=40)
+    with bus.consumer(topic, group=group) as consumer:
+        received = take(consumer, 100, bounds.deliver)
+        work.join("heir")
+        wait_until(lambda: len(consumer.assignments) < PARTITIONS, bounds.rebalance, what="a partition is wanted back")
+        kept = [each for each in received if (topic, each.partition) in consumer.assignments]
+        assert kept
+        assert all(each.owned for each in received), "what was wanted back is gone before it was drained"
+        consumer.ack(*kept)
+        assert consumer.flush(bounds.close) == 0
+        assert all(each.owned for each in received), "the acks waited for the end of the drain"
 
 
 @clause("G8")

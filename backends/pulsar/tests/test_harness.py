@@ -1,0 +1,47 @@
+"""The broker that the conformance harness starts."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from eventbus_conformance.containers import DockerBroker
+from eventbus_conformance.harness import NoBroker
+from eventbus_core import EventBus
+from eventbus_pulsar.conformance import IMAGE, PulsarHarness
+
+
+def address_of(broker: DockerBroker) -> str:
+    """Where it lies in Docker's network."""
+    container = broker._container
+    container.reload()
+    return str(container.attrs["NetworkSettings"]["Networks"]["bridge"]["IPAddress"])
+
+
+def test_a_killed_broker_keeps_its_data_when_docker_gives_it_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.environ.get("EVENTBUS_TEST_PULSAR"):
+        pytest.skip("this run was given a broker by address")
+    harness = PulsarHarness()
+    try:
+        harness.up()
+    except NoBroker as error:
+        pytest.skip(str(error))
+    image = os.environ.get("EVENTBUS_TEST_PULSAR_IMAGE", IMAGE)
+    squatter = DockerBroker(image, ports={}, command=["sleep", "600"], answers=lambda: True)
+    try:
+        assert isinstance(harness.controls, DockerBroker)
+        with EventBus(harness.url()) as bus:
+            bus.admin().create_topic("kept", 1)
+            bus.producer().send("kept", b"before", key=b"k").result(30)
+        before = address_of(harness.controls)
+        harness.controls.kill()
+        squatter.up()
+        harness.controls.start()
+        assert address_of(harness.controls) != before
+        with EventBus(harness.url()) as bus:
+            bus.producer().send("kept", b"after", key=b"k").result(30)
+        assert [each.value for each in harness.raw_read("kept", 0)] == [b"before", b"after"]
+    finally:
+        squatter.remove()
+        harness.down()
