@@ -85,6 +85,19 @@ def test_a_silent_member_is_replaced_by_the_stores_clock_and_its_late_calls_chan
     assert settled(backend) == Position(3, 0)
 
 
+def test_a_partition_that_was_taken_over_is_told_lost_when_it_is_released(backend: ShelfBackend) -> None:
+    send(backend, [(b"a", 1)])
+    silent = Member(backend)
+    silent.until(1)
+    backend.shelf.now += backend.settings.lease_seconds + 0.1
+    Member(backend).until(1)
+    hold = silent.deliveries[0].assignment
+    assert hold is not None
+    silent.consumer.release(hold)
+    silent.poll()
+    assert len(silent.of(Lost)) == 1
+
+
 def test_a_member_that_lives_keeps_what_it_has(backend: ShelfBackend) -> None:
     send(backend, [(b"a", 1)])
     first = Member(backend)

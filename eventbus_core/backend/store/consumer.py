@@ -118,6 +118,8 @@ class StoreConsumer(LeasedConsumer):
         assert isinstance(assignment, Held)
         self._store.begin()
         self._move({assignment: Hold(assignment.epoch, "", assignment.settled)})
+        if not assignment.revision:
+            self.lose(assignment, _TAKEN)
         assignment.revision = 0
 
     def reposition(self, assignment: Assignment, to: Where) -> Assignment:
