@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 import pytest
@@ -21,6 +22,13 @@ class ClientError(Exception):
     """What a client raises."""
 
 
+async def stubborn(seconds: float) -> None:
+    """Wait, and go on waiting when it is cancelled, as clients do."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(seconds)
+    await asyncio.sleep(seconds)
+
+
 class ScriptedStore(AsyncStore):
     """Only what is asked here does something: ``get``, by key, and signs of new messages."""
 
@@ -34,16 +42,22 @@ class ScriptedStore(AsyncStore):
         self.disconnects = 0
         self.hangs = False
         self.watching: list[Log] = []
+        self.alive = False
 
     async def connect(self, gone: asyncio.Future[None]) -> None:
         if self.refuses is not None:
             raise self.refuses
         self.connections.append(gone)
+        self.alive = True
+
+    @property
+    def connected(self) -> bool:
+        return self.alive
 
     async def disconnect(self) -> None:
         self.disconnects += 1
-        if self.hangs:
-            await asyncio.Event().wait()
+        while self.hangs:
+            await stubborn(0.3)
 
     def mapped(self, error: Exception) -> EventBusError:
         return Unavailable(f"scripted: {error!r}")
@@ -52,6 +66,10 @@ class ScriptedStore(AsyncStore):
         what = key[0]
         if what == "breaks":
             self.ended(self.connections[-1])
+        if what == "dies":
+            self.alive = False
+        if what == "stubborn":
+            await stubborn(3)
         if what in {"breaks", "never"}:
             await asyncio.Event().wait()
         if what == "fails":
@@ -120,6 +138,24 @@ def test_what_is_late_or_fails_does_not_hide_what_the_others_did() -> None:
     store.close()
 
 
+def test_a_call_ends_in_time_also_when_the_client_does_not() -> None:
+    store = ScriptedStore(seconds=0.3)
+    began = time.monotonic()
+    good, late = outcomes(store, "good", "stubborn")
+    assert time.monotonic() - began < 2
+    assert good == "good"
+    assert isinstance(late, Unavailable)
+    store.close()
+
+
+def test_a_connection_that_died_without_a_word_is_made_anew() -> None:
+    store = ScriptedStore()
+    assert outcomes(store, "dies", "good") == ["dies", "good"]
+    assert outcomes(store, "good") == ["good"]
+    assert (len(store.connections), store.disconnects) == (2, 1)
+    store.close()
+
+
 def test_a_mistake_of_the_plugin_is_not_taken_for_an_outage() -> None:
     store = ScriptedStore()
     with pytest.raises(KeyError):
@@ -161,7 +197,7 @@ def test_closing_ends_the_thread_also_when_the_client_hangs() -> None:
     began = time.monotonic()
     store.close()
     store.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 4
     assert not thread.is_alive()
 
 

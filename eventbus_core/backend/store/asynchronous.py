@@ -45,6 +45,11 @@ class AsyncStore(Store):
     async def connect(self, gone: asyncio.Future[None]) -> None:
         """Connect anew; :meth:`ended` is to be called with ``gone`` when this connection is gone."""
 
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """Whether calls can be made. Clients do not always tell when their connection is gone, so it is asked, too."""
+
     @abstractmethod
     async def disconnect(self) -> None:
         """Close the connection, or what is there of it when ``connect`` failed. Cancelled after a second."""
@@ -175,35 +180,31 @@ class AsyncStore(Store):
         """What came of each; of what was not finished in time, or on this connection, ``Unavailable``."""
         gone = await self._connected()
         tasks = [asyncio.ensure_future(work()) for work in works]
-        together = asyncio.gather(*tasks, return_exceptions=True)
-        either: list[asyncio.Future[Any]] = [together, gone]
-        await asyncio.wait(either, timeout=self.deadline - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
+        either: list[asyncio.Future[Any]] = [asyncio.gather(*tasks, return_exceptions=True), gone]
+        await asyncio.wait(either, timeout=self._left, return_when=asyncio.FIRST_COMPLETED)
+        return [self._outcome(task, gone) for task in tasks]
+
+    def _outcome(self, task: asyncio.Task[T], gone: asyncio.Future[None]) -> T | EventBusError:
+        # Who waits does not wait for the cancellation: clients catch it, and go on for a while.
+        if not task.done():
             task.cancel()
-        outcomes: list[T | EventBusError] = []
-        for outcome in await together:
-            if isinstance(outcome, asyncio.CancelledError):
-                why = "the connection broke" if gone.done() else "no answer in time"
-                outcomes.append(Unavailable(f"{self.backend}: {why}", backend=self.backend))
-            elif isinstance(outcome, EventBusError):
-                outcomes.append(outcome)
-            elif isinstance(outcome, self._failures):
-                outcomes.append(self._ours(outcome))
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                outcomes.append(outcome)
-        return outcomes
+            why = "the connection broke" if gone.done() else "no answer in time"
+            return Unavailable(f"{self.backend}: {why}", backend=self.backend)
+        try:
+            return task.result()
+        except EventBusError as error:
+            return error
+        except self._failures as error:
+            return self._ours(error)
 
     async def _hear(self, logs: Sequence[Log], until: float) -> Collection[Log]:
         gone = await self._connected()
         for log in set(logs) - self._watched:
-            async with asyncio.timeout(self.deadline - time.monotonic()):
-                await self.watch(log)
+            await _in_time(self.watch(log), self._left)
             self._watched.add(log)
             self._heard.add(log)  # it may have got more before it was watched
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(until, self.deadline) - time.monotonic()):
+            async with asyncio.timeout(min(until - time.monotonic(), self._left)):
                 while self._heard.isdisjoint(logs) and not gone.done():
                     self._woken.clear()
                     await self._woken.wait()
@@ -212,13 +213,12 @@ class AsyncStore(Store):
         return found
 
     async def _connected(self) -> asyncio.Future[None]:
-        if self._gone is None or self._gone.done():
+        if self._gone is None or self._gone.done() or not self.connected:
             await self._disconnect()
             self._watched.clear()
             self._gone = self._loop.create_future()
             try:
-                async with asyncio.timeout(self.deadline - time.monotonic()):
-                    await self.connect(self._gone)
+                await _in_time(self.connect(self._gone), self._left)
             except BaseException:
                 await self._disconnect()
                 raise
@@ -228,10 +228,23 @@ class AsyncStore(Store):
         if self._gone is not None:
             self._gone = None
             with suppress(*self._failures):  # some flush first, and a frozen broker takes nothing
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await self.disconnect()
+                await _in_time(self.disconnect(), _CLOSE_SECONDS)
+
+    @property
+    def _left(self) -> float:
+        return self.deadline - time.monotonic()
 
     def _ours(self, error: Exception) -> EventBusError:
         found = self.mapped(error)
         found.__cause__ = error
         return found
+
+
+async def _in_time(work: Coroutine[Any, Any, None], seconds: float) -> None:
+    """Wait for it. TimeoutError, also when it does not let itself be cancelled."""
+    task = asyncio.ensure_future(work)
+    await asyncio.wait([task], timeout=seconds)
+    if not task.done():
+        task.cancel()
+        raise TimeoutError
+    task.result()

@@ -47,6 +47,10 @@ class NatsStore(AsyncStore):
         await connected(self._nats, self._client, ended)
         self._js = self._client.jetstream(timeout=self._nats.request_timeout_seconds)
 
+    @property
+    def connected(self) -> bool:
+        return self._client.is_connected
+
     async def disconnect(self) -> None:
         await self._client.close()
 
