@@ -76,6 +76,8 @@ class ScriptedStore(AsyncStore):
             raise ClientError("why")
         if what == "refused":
             raise SendFailed("never")
+        if what == "cancelled":
+            raise asyncio.CancelledError
         if what == "bug":
             raise KeyError("bug")
         return Cell(what, 1, 0.0)
@@ -126,13 +128,14 @@ def outcomes(store: AsyncStore, *whats: str) -> list[object]:
 def test_what_is_late_or_fails_does_not_hide_what_the_others_did() -> None:
     store = ScriptedStore(seconds=0.3)
     began = time.monotonic()
-    good, late, failed, refused = outcomes(store, "good", "never", "fails", "refused")
+    good, late, failed, refused, cancelled = outcomes(store, "good", "never", "fails", "refused", "cancelled")
     assert time.monotonic() - began < 2
     assert good == "good"
     assert isinstance(late, Unavailable)
     assert isinstance(failed, Unavailable)
     assert isinstance(failed.__cause__, ClientError)
     assert isinstance(refused, SendFailed)
+    assert isinstance(cancelled, Unavailable)
     assert outcomes(store, "again") == ["again"]
     assert len(store.connections) == 1
     store.close()

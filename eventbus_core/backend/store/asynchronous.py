@@ -186,7 +186,7 @@ class AsyncStore(Store):
 
     def _outcome(self, task: asyncio.Task[T], gone: asyncio.Future[None]) -> T | EventBusError:
         # Who waits does not wait for the cancellation: clients catch it, and go on for a while.
-        if not task.done():
+        if not task.done() or task.cancelled():
             task.cancel()
             why = "the connection broke" if gone.done() else "no answer in time"
             return Unavailable(f"{self.backend}: {why}", backend=self.backend)
@@ -244,7 +244,7 @@ async def _in_time(work: Coroutine[Any, Any, None], seconds: float) -> None:
     """Wait for it. TimeoutError, also when it does not let itself be cancelled."""
     task = asyncio.ensure_future(work)
     await asyncio.wait([task], timeout=seconds)
-    if not task.done():
+    if not task.done() or task.cancelled():
         task.cancel()
         raise TimeoutError
     task.result()
