@@ -21,9 +21,9 @@ from eventbus_conformance.harness import Bounds, Harness, Raw, Route
 _IMAGE: Final = "nats:2.10-alpine"
 _CONFIG: Final = "jetstream { store_dir: /data, sync_interval: always }"
 _COMMAND: Final = ("sh", "-c", f"echo '{_CONFIG}' >/tmp/nats.conf && exec nats-server -c /tmp/nats.conf")
-T = TypeVar("T")
 _LEASES: Final = "lease_seconds=5"
 _AWAY: Final = "connect_timeout_seconds=2&request_timeout_seconds=2&send_timeout_seconds=2"
+T = TypeVar("T")
 
 
 class NatsHarness(Harness):
@@ -57,88 +57,83 @@ class NatsHarness(Harness):
         return Route(listen, self.address, f"nats://{listen}?{_LEASES}")
 
     def raw_send(self, topic: str, partition: int, raw: Raw) -> None:
-        async def work(js: JetStreamContext) -> None:
-            subject = await _subject(js, topic, partition)
-            before = await _messages(js, subject)
-            count = sum(len(entries) for entries in before)
-            now = int(time.time() * 1000)
-            batch = msgspec.msgpack.encode([(raw.value, raw.key, raw.headers, now)])
-            await js.publish(subject, batch, headers={"Eventbus-Batch": f"{count} {count + 1} {now}"})
-
-        self._run(work)
+        _run(self.address, lambda js: _send(js, topic, partition, raw))
 
     def raw_read(self, topic: str, partition: int) -> Sequence[Raw]:
-        async def work(js: JetStreamContext) -> list[Raw]:
-            found = await _messages(js, await _subject(js, topic, partition))
-            return [
-                Raw(value, key, tuple((name, each) for name, each in headers))
-                for entries in found
-                for value, key, headers, _ in entries
-            ]
-
-        return self._run(work)
+        batches = _run(self.address, lambda js: _batches(js, topic, partition))
+        return [
+            Raw(value, key, tuple((name, each) for name, each in headers))
+            for *_, records in batches
+            for value, key, headers, _ in records
+        ]
 
     def drop_group(self, group: str, topic: str) -> None:
-        async def work(js: JetStreamContext) -> None:
-            incarnation = (await _subject(js, topic, 0)).split(".")[2]
-            await js.purge_stream("KV_eventbus", subject=f"$KV.eventbus.of.{incarnation}.{group.replace('.', '=')}.>")
-
-        self._run(work)
+        _run(self.address, lambda js: _drop(js, group, topic))
 
     def remove_records(self, topic: str) -> None:
-        async def work(js: JetStreamContext) -> None:
-            partition = 0
-            while True:
-                try:
-                    stream = await js.find_stream_name_by_subject(await _subject(js, topic, partition))
-                except NotFoundError:
-                    return
-                # Purging is refused; an operator may still change the limits.
-                config = (await js.stream_info(stream)).config
-                await js.update_stream(config, max_bytes=1)
-                await js.update_stream(config, max_bytes=-1)
-                partition += 1
-
-        self._run(work)
+        _run(self.address, lambda js: _empty(js, topic))
 
     def answers(self) -> bool:
         """Whether JetStream answers a request."""
-
-        async def work(js: JetStreamContext) -> bool:
-            await js.account_info()
-            return True
-
         try:
-            return self._run(work)
+            _run(self.address, lambda js: js.account_info())
         except (Error, OSError):
             return False
+        return True
 
-    def _run(self, work: Callable[[JetStreamContext], Coroutine[Any, Any, T]]) -> T:
-        async def connected() -> T:
-            client = Client()
-            try:
-                await client.connect(f"nats://{self.address}", allow_reconnect=False, connect_timeout=2, error_cb=_told)
-                return await work(client.jetstream(timeout=2))
-            finally:
-                await client.close()
 
-        return asyncio.run(connected())
+def _run(address: str, work: Callable[[JetStreamContext], Coroutine[Any, Any, T]]) -> T:
+    async def connected() -> T:
+        client = Client()
+        try:
+            await client.connect(f"nats://{address}", allow_reconnect=False, connect_timeout=2, error_cb=_told)
+            return await work(client.jetstream(timeout=2))
+        finally:
+            await client.close()
+
+    return asyncio.run(connected())
 
 
 async def _told(error: Exception) -> None:
     """The call that meets a connection error raises it."""
 
 
-async def _subject(js: JetStreamContext, topic: str, partition: int) -> str:
+async def _topic(js: JetStreamContext, topic: str) -> tuple[str, int]:
+    """Its incarnation, and how many partitions it has."""
     cell = await js.get_last_msg("KV_eventbus", f"$KV.eventbus.topics.{topic.replace('.', '=')}")
-    return f"eventbus.log.{json.loads(cell.data or b'')[0]}.{partition}"
+    incarnation, partitions = json.loads(cell.data or b"")
+    return incarnation, partitions
 
 
-async def _messages(js: JetStreamContext, subject: str) -> list[list[Any]]:
-    stream = await js.find_stream_name_by_subject(subject)
+async def _send(js: JetStreamContext, topic: str, partition: int, raw: Raw) -> None:
+    before = sum(len(records) for *_, records in await _batches(js, topic, partition))
+    now = int(time.time() * 1000)
+    batch = ["another program", 0, before, now, [(raw.value, raw.key, raw.headers, now)]]
+    incarnation, _ = await _topic(js, topic)
+    await js.publish(f"eventbus.log.{incarnation}.{partition}", msgspec.msgpack.encode(batch))
+
+
+async def _batches(js: JetStreamContext, topic: str, partition: int) -> list[list[Any]]:
+    incarnation, _ = await _topic(js, topic)
+    stream = f"eventbus_{incarnation}_{partition}"
     found: list[list[Any]] = []
     while True:
         try:
             found.append(msgspec.msgpack.decode((await js.get_msg(stream, seq=len(found) + 1)).data or b""))
         except NotFoundError:
             return found
+
+
+async def _drop(js: JetStreamContext, group: str, topic: str) -> None:
+    incarnation, _ = await _topic(js, topic)
+    subject = f"$KV.eventbus.of.{incarnation}.{group.replace('.', '=')}.>"
+    await js.purge_stream("KV_eventbus", subject=subject)
+
+
+async def _empty(js: JetStreamContext, topic: str) -> None:
+    incarnation, partitions = await _topic(js, topic)
+    for partition in range(partitions):
+        # Purging is refused; an operator may still change the limits.
+        config = (await js.stream_info(f"eventbus_{incarnation}_{partition}")).config
+        await js.update_stream(config, max_bytes=1)
+        await js.update_stream(config, max_bytes=-1)

@@ -7,11 +7,11 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import ConfigDict, Field, FilePath, SecretStr
 
-from eventbus_core.backend import BackendSettings
+from eventbus_core.backend.store import StoreSettings
 
 
-class NatsSettings(BackendSettings):
-    """Where NATS is, how to log in, and how long leases live."""
+class NatsSettings(StoreSettings):
+    """Where NATS is, and how to log in."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -21,10 +21,6 @@ class NatsSettings(BackendSettings):
     password: SecretStr | None = None
     ca_file: FilePath | None = None
     """Certificates to trust with ``tls://``, PEM; None: the system's."""
-    send_timeout_seconds: float = Field(default=120.0, gt=0, le=300)
-    """At most half of the time for which the server recognises a batch that comes again."""
-    lease_seconds: float = Field(default=10.0, gt=0.5)
-    """How long a member that says nothing keeps its partitions."""
 
     @classmethod
     def fields_of_url(cls, url: str) -> dict[str, Any]:
