@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import traceback
@@ -13,6 +14,7 @@ from eventbus_core.errors import Forked
 
 def main() -> None:
     """Arguments: URL and topic."""
+    faulthandler.enable()  # a client library may crash in the child; where is all that could be told
     url, topic = sys.argv[1:]
     bus = EventBus(url)
     producer = bus.producer()
