@@ -146,7 +146,8 @@ def test_a_worker_whose_broker_is_frozen_ends_all_the_same(
         world.broker.unpause()
     print(f"{world.broker.name}: {took:.1f} s after signal {signals}")
     assert took < (8 if signals == 2 else 14), worker.output
-    assert code == 1
+    # It may still end in good order: nothing was open but the goodbye.
+    assert code == 1 if signals == 2 else code in {0, 1}
     assert "have 5 s" in worker.output
 
 

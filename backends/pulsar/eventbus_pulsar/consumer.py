@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
+from datetime import datetime
 
 import pulsar
 
@@ -14,22 +14,16 @@ from eventbus_core.backend.leases import Beat, LeasedConsumer
 from eventbus_core.errors import Unavailable
 from eventbus_core.records import Assignment, Delivery, Where, lease_clock
 from eventbus_pulsar.connection import close_client
-from eventbus_pulsar.cursors import Cursors, Kept
+from eventbus_pulsar.cursors import Cursors
 from eventbus_pulsar.errors import ClientError, translated
 from eventbus_pulsar.holds import Hold
 from eventbus_pulsar.members import Members
 from eventbus_pulsar.rest import Rest
 from eventbus_pulsar.settings import PulsarSettings
+from eventbus_pulsar.settling import Settling
 from eventbus_pulsar.taking import Taking, shut
 
 _SLICE_SECONDS = 0.01
-_MARK_SECONDS = 1.0
-_CONFIRM_SECONDS = 1.0
-"""After so long without another ack the broker is asked whether it has got the last one."""
-_SENT_SECONDS = 0.15
-"""After so long the client has sent an ack: it gathers them for 100 ms."""
-_ASKING_SECONDS = 0.25
-"""So long at most the broker is asked about acks between two polls."""
 _COUNT_SECONDS = 5.0
 
 
@@ -55,6 +49,7 @@ class PulsarConsumer(LeasedConsumer):
         # For what is asked between beats: none may take so long that the leases end.
         self._quick = Rest(settings, most_seconds=settings.lease_seconds / 4)
         self._beating = Cursors(settings, self._quick, client)
+        self._settling = Settling(settings, group, cursors=self._beating, taking=self._taking, threads=self._threads)
         self._counts: dict[str, tuple[int, float]] = {}
         self._turn = 0
         self._members = {
@@ -77,8 +72,12 @@ class PulsarConsumer(LeasedConsumer):
         self._keep_joined(topic)
         if members.connected:
             members.say(connected)
-            members.listen()
         self._taking.begin_turn(topic)
+        self._settling.turn([each for each in holds if each.partition in connected])
+        count = self._count(topic)
+        # Last, as what was said above may have come back by now.
+        if members.connected:
+            members.listen()
         silent = lease_clock() - members.answered
         if silent > self._settings.lease_seconds:
             raise Unavailable(
@@ -87,15 +86,6 @@ class PulsarConsumer(LeasedConsumer):
                 backend="pulsar",
             )
         living, taken = members.living()
-        for hold in holds:
-            if hold.partition in connected and lease_clock() - hold.marked_at >= _MARK_SECONDS:
-                try:
-                    self._mark(hold)
-                except Unavailable:
-                    # Still unmarked, which flush and a loss tell; the next beat tries again.
-                    break
-        self._confirm_acks([each for each in holds if each.partition in connected])
-        count = self._count(topic)
         free = set(range(count)) - taken - {each.partition for each in holds}
         return Beat(living, count, free, connected, members.answered)
 
@@ -143,48 +133,25 @@ class PulsarConsumer(LeasedConsumer):
                 self.lose(hold, f"an ack was refused ({type(error).__name__}: {error})")
 
     def unconfirmed(self) -> int:
-        holds = [each for each in self._held.values() if isinstance(each, Hold)]
-        started = lease_clock()
-        for hold in holds:
-            if lease_clock() - started > _ASKING_SECONDS:
-                break
-            if hold.connected and not hold.lapsed:
-                self._mark(hold)
-                if hold.unconfirmed and lease_clock() - max(hold.acked_at, hold.asked_at) >= _SENT_SECONDS:
-                    hold.asked_at = lease_clock()
-                    hold.unconfirmed = bool(self._missing(hold))
-        return sum(hold.open_acks for hold in holds)
+        return self._settling.unconfirmed([each for each in self._held.values() if isinstance(each, Hold)])
 
     def lose(self, assignment: Assignment, reason: str, *, acks_lost: bool = False) -> None:
         super().lose(assignment, reason, acks_lost=acks_lost or (isinstance(assignment, Hold) and assignment.open_acks))
 
     def give_back(self, assignment: Assignment) -> None:
-        if not isinstance(assignment, Hold):
-            return
-        try:
-            if not assignment.lapsed and assignment.connected:
-                self._mark(assignment)
-        finally:
-            shut(assignment.consumer)
-            if assignment.unmarked:
-                self.lose(assignment, "its last acks could not be made durable")
-        if assignment.unconfirmed and not assignment.lapsed:
-            confirming = self._threads.submit(self._confirm_last_ack, assignment)
+        if isinstance(assignment, Hold):
             try:
-                confirming.result(self._settings.request_timeout_seconds)
-            except NotYet as error:
-                raise Unavailable(
-                    f"the last acks of {assignment!r} are not confirmed; what they settled may be delivered again",
-                    topic=assignment.topic,
-                    backend="pulsar",
-                ) from error
-        if assignment.unconfirmed:
-            self.lose(assignment, "its last acks were not confirmed")
+                self._settling.finish(assignment)
+            finally:
+                if assignment.open_acks:
+                    self.lose(assignment, "its last acks could not be made durable")
 
     def reposition(self, assignment: Assignment, to: Where) -> Assignment:
         if not isinstance(assignment, Hold) or not assignment.connected:
             raise Unavailable(f"{assignment!r} lost its connection; seek again once it is assigned", backend="pulsar")
         topic, partition = assignment.topic, assignment.partition
+        if isinstance(to, datetime):
+            to = self._cursors.locate(topic, partition, to)
         # Without a consumer: what a live one had fetched, and its acks, would undo the move.
         shut(assignment.consumer)
         try:
@@ -233,7 +200,7 @@ class PulsarConsumer(LeasedConsumer):
         count, at = self._counts.get(topic, (0, float("-inf")))
         if lease_clock() - at >= _COUNT_SECONDS:
             try:
-                count = self._beating.partitions(topic)
+                count = (self._beating if count else self._cursors).partitions(topic)
             except Unavailable:
                 # New partitions can wait for the admin interface to come back; the known ones need not.
                 if not count:
@@ -246,56 +213,3 @@ class PulsarConsumer(LeasedConsumer):
             hold.drain(found, most, wait_ms)
         except ClientError as error:
             self.lose(hold, f"the client closed the subscription ({type(error).__name__})")
-
-    def _mark(self, hold: Hold) -> None:
-        """Make a position inside a batch durable; only the owner may."""
-        if hold.unmarked:
-            self._beating.keep(self.group.name, hold.topic, hold.partition, Kept(hold.settled, hold.epoch))
-            hold.marked = hold.settled
-            hold.marked_at = lease_clock()
-
-    def _missing(self, hold: Hold) -> Sequence[tuple[int, int]]:
-        """The entries that the broker still has as unsettled, of those that were acked."""
-        return self._beating.unsettled_entries(self.group.name, hold.topic, hold.partition, hold.acked)
-
-    def _confirm_acks(self, holds: Sequence[Hold]) -> None:
-        """Send again what the broker did not get. Looks at one hold per beat, and at all if one ack was lost."""
-        now = lease_clock()
-        due = [each for each in holds if each.unconfirmed and now - each.acked_at >= _CONFIRM_SECONDS]
-        for hold in sorted(due, key=lambda each: each.acked_at):
-            try:
-                missing = self._missing(hold)
-                hold.ack_again(missing, hold.consumer)
-            except (Unavailable, ClientError):
-                # Still unconfirmed: the next beat asks again.
-                return
-            if not missing:
-                hold.unconfirmed = False
-                return
-
-    def _confirm_last_ack(self, hold: Hold) -> None:
-        """After the close: if the last ack was lost, take the partition once more to send it."""
-        topic, partition = hold.topic, hold.partition
-        missing = self._missing(hold)
-        if not missing:
-            hold.unconfirmed = False
-        if not missing or self._succeeded(hold):
-            return
-        try:
-            consumer = self._taking.subscribe(topic, partition)
-            try:
-                succeeded = self._succeeded(hold)
-                if not succeeded:
-                    hold.ack_again(missing, consumer)
-            finally:
-                shut(consumer)
-            hold.unconfirmed = succeeded
-        except pulsar.ConsumerBusy:
-            # The next owner has it already, and gets those records once more.
-            return
-        except ClientError as error:
-            raise translated(error, f"settling {topic!r}[{partition}] before it is given back", topic) from error
-
-    def _succeeded(self, hold: Hold) -> bool:
-        """Whether somebody took the partition, or moved the position, since: then the old acks say nothing any more."""
-        return self._cursors.kept(self.group.name, hold.topic, hold.partition).epoch != hold.epoch

@@ -142,10 +142,15 @@ class Cursors:
         stats = self._rest.call("GET", self._rest.partition(topic, partition) + "/internalStats", doing, topic=topic)
         return extent_of(stats)
 
-    def _settle_after_seek(self, reader: Any) -> None:
-        """A seek makes the broker cut the reader off; until the client is back, asking for what is there fails."""
+    def _more_after_seek(self, reader: Any) -> bool:
+        """Whether more follows. A seek makes the broker cut the reader off; until the client is back, asking fails."""
         deadline = time.monotonic() + self._settings.request_timeout_seconds
-        while not reader.is_connected() and time.monotonic() < deadline:
+        while True:
+            try:
+                return bool(reader.has_message_available())
+            except ClientError:
+                if time.monotonic() > deadline:
+                    raise
             time.sleep(_RECONNECT_SECONDS)
 
     def locate(self, topic: str, partition: int, moment: datetime) -> Where:
@@ -161,8 +166,7 @@ class Cursors:
         reader = open_reader(self._client, self._settings, topic, partition, pulsar.MessageId.earliest)
         try:
             reader.seek(max(1, wanted))
-            self._settle_after_seek(reader)
-            while reader.has_message_available():
+            while self._more_after_seek(reader):
                 message = received(reader, self._settings.request_timeout_seconds)
                 if message is None:
                     break
