@@ -23,7 +23,7 @@ from tests.worker_journal import Job, Journal
 from tests.worker_process import Service
 
 #: Sessions and leases as short as is sound, so that takeovers do not make the tests slow.
-QUICK = {"redis": "lease_seconds=3", "kafka": "session_timeout_seconds=6", "pulsar": "lease_seconds=3"}
+QUICK = {"redis": "lease_seconds=3", "kafka": "session_timeout_seconds=6", "pulsar": "lease_seconds=4"}
 PARTITIONS = 4
 
 
