@@ -65,7 +65,10 @@ class RawClient(Protocol):
 
 
 class RawKafka:
-    """Idempotent producer, delivery callbacks counted; consume(500), commit asynchronously per batch."""
+    """Idempotent producer, delivery callbacks counted; poll one by one, commit asynchronously for every 500.
+
+    ``consume(500)`` instead of ``poll`` receives twice as fast.
+    """
 
     def __init__(self, url: str, partitions: int) -> None:
         self._servers = urlsplit(url).netloc
@@ -117,17 +120,16 @@ class RawKafka:
         consumer.subscribe([topic])
         received = 0
         while received < count:
-            batch: list[Any] = consumer.consume(500, 1.0)
-            if batch:
-                clock.start()
-            for message in batch:
-                if message.error() is None:
-                    received += 1
-                    _key, value, headers = message.key(), message.value(), message.headers()
-                    _kind, _timestamp = message.timestamp()
-                    if event is not None:
-                        event(value, {name: text.decode() for name, text in headers})
-            if batch:
+            message: Any = consumer.poll(1.0)
+            if message is None or message.error() is not None:
+                continue
+            clock.start()
+            received += 1
+            _key, value, headers = message.key(), message.value(), message.headers()
+            _kind, _timestamp = message.timestamp()
+            if event is not None:
+                event(value, {name: text.decode() for name, text in headers})
+            if received % 500 == 0:
                 consumer.commit(asynchronous=True)
         clock.stop()
         consumer.close()
