@@ -98,6 +98,11 @@ class Holds:
         """A partition is another's; ``acks_lost``: with acks that had been sent before the last poll."""
         if acks_lost or assignment in self._dirty or assignment in self._fresh:
             self._lost.add((assignment.topic, assignment.partition))
+        self._unsure.discard(assignment)
+        self.drop(assignment)
+
+    def release(self, assignment: Assignment) -> None:
+        """A partition was given back. Its acks count as open until the next poll: that may tell that they were lost."""
         self.drop(assignment)
 
     def drop(self, assignment: Assignment, *, sought: bool = False) -> None:
@@ -105,7 +110,8 @@ class Holds:
         assignment.ended = True
         hold = self._holds.pop(assignment, None)
         self._dirty.discard(assignment)
-        self._unsure.discard(assignment)
+        if sought:  # earlier acks are void
+            self._unsure.discard(assignment)
         if hold is not None:
             self._open -= len(hold.watermark)
         if not sought:  # ``resume`` cannot name a partition that is not held, so the pause ends with the hold

@@ -51,7 +51,7 @@ class Ownership:
     def released(self, assignment: Assignment) -> None:
         """The backend has given it back."""
         with self._changed:
-            self._holds.drop(assignment)
+            self._holds.release(assignment)
             self._changed.notify_all()
         self._hooks.released(assignment)
 

@@ -173,12 +173,29 @@ def test_a_poll_brings_no_more_than_asked_and_the_rest_comes_next(backend: Shelf
 
 def test_what_vanished_is_a_gap(backend: ShelfBackend) -> None:
     send(backend, [(b"a", 1)], [(b"b", 2)])
-    backend.shelf.remove_first("t", 0)
     member = Member(backend)
+    backend.shelf.remove_first("t", 0)
     assert member.until(1) == [b"b"]
     (gap,) = member.of(Gap)
     assert isinstance(gap, Gap)
-    assert (gap.after, gap.resume) == (Position(1, 0), Position(2, 0))
+    assert (gap.after, gap.resume) == (None, Position(2, 0))
+
+
+def test_what_vanished_before_the_group_began_is_no_gap(backend: ShelfBackend) -> None:
+    send(backend, [(b"a", 1)], [(b"b", 2)])
+    backend.shelf.remove_first("t", 0)
+    member = Member(backend)
+    assert member.until(1) == [b"b"]
+    assert member.of(Gap) == []
+
+
+def test_a_place_by_time_is_found_also_where_the_record_that_had_it_vanished(backend: ShelfBackend) -> None:
+    send(backend, [(b"a", 100_000)], [(b"b", 50_000)], [(b"c", 50_000)])
+    backend.shelf.remove_first("t", 0)
+    at = datetime.fromtimestamp(100, UTC)
+    assert backend.admin().read("t", 0, at, 10, 0.0) == []
+    send(backend, [(b"d", 200_000)])
+    assert [each.record.value for each in backend.admin().read("t", 0, at, 10, 0.0)] == [b"d"]
 
 
 def test_a_gap_is_told_also_while_another_partition_cannot_be_read(backend: ShelfBackend) -> None:
@@ -188,9 +205,9 @@ def test_a_gap_is_told_also_while_another_partition_cannot_be_read(backend: Shel
     for _ in range(2):
         producer.send([Outgoing(n, Record("t", b"%d" % n, b"%d" % n)) for n in range(8)])
         assert len(producer.poll(0.0)) == 8
+    member = Member(backend)
     backend.shelf.remove_first("t", 0)
     backend.shelf.unreadable = {log for log in backend.shelf.logs if log.number == 1}
-    member = Member(backend)
     for _ in range(2):  # the first brings the holds
         member.poll()
     assert len(member.of(Gap)) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,11 @@ class DockerBroker:
         image = self._container.image
         digests = image.attrs.get("RepoDigests") or [image.id]
         return f"{self.image} ({digests[0].rpartition('@')[2]})"
+
+    def log(self, *, seconds: float) -> str:
+        """What it has written in the last seconds."""
+        written: bytes = self._container.logs(since=time.time() - seconds)
+        return written.decode(errors="replace")
 
     def kill(self) -> None:
         """SIGKILL; returns when it is gone. The container's file system is kept."""

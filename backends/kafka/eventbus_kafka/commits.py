@@ -58,10 +58,11 @@ class Commits:
 
     def answered(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         """The client's callback for a background commit."""
-        refused = {(each.topic, each.partition) for each in places if each.error is not None}
-        for hold, offset in self._sent.items():
-            if error is None and hold.place not in refused:
-                hold.committed = max(hold.committed, offset)
+        # The offsets of the answer, not of what was sent last: it may be the late answer to an earlier commit.
+        offsets = {(each.topic, each.partition): each.offset for each in places if each.error is None}
+        for hold in self._sent:
+            if error is None and hold.place in offsets:
+                hold.committed = max(hold.committed, min(offsets[hold.place], hold.settled))
         self._sent = {}
         # Others (a rebalance under way, a coordinator that moves) heal: the next commit says the same again.
         if error is not None and error.name() in ACCESS_DENIED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -17,6 +18,9 @@ IMAGE: Final = "apachepulsar/pulsar:4.0.8"
 _AWAY: Final = "connect_timeout_seconds=2&request_timeout_seconds=2&send_timeout_seconds=2"
 _READY_SECONDS: Final = 30.0
 _TIMEOUT_MS: Final = 10_000
+_STARTS: Final = 6
+_SETTLED_SECONDS: Final = 1.0
+_FLAPS: Final = 10
 _COMMAND: Final = r"""
 for setting in "$@"; do
     sed -i -E "s|^#? *${setting%%=*}=.*|$setting|" conf/standalone.conf
@@ -24,6 +28,24 @@ for setting in "$@"; do
 done
 exec bin/pulsar standalone -nfw -nss
 """
+
+
+class _Standalone(DockerBroker):
+    """A broker whose bookie stays registered.
+
+    After a SIGKILL the lock of the former bookie is still there, and sometimes the new one then loses and takes its own
+    over and over, a hundred times a second (Pulsar 4.0.8 with its RocksDB metadata store): whether a ledger can be made
+    is a matter of luck until somebody starts the broker once more.
+    """
+
+    def start(self) -> None:
+        for _ in range(_STARTS):
+            super().start()
+            time.sleep(_SETTLED_SECONDS)
+            if self.log(seconds=_SETTLED_SECONDS).count("was invalidated") < _FLAPS:
+                return
+            self.kill()
+        raise AssertionError(f"the bookie's registration flaps after each of {_STARTS} starts")
 
 
 class PulsarHarness(Harness):
@@ -66,7 +88,7 @@ class PulsarHarness(Harness):
             # Docker may give a container another address when it starts again, and the bookie is found by its name.
             "useHostNameAsBookieID=true",
         )
-        self.controls = broker = DockerBroker(
+        self.controls = broker = _Standalone(
             os.environ.get("EVENTBUS_TEST_PULSAR_IMAGE", IMAGE),
             ports={port: port, web_port: web_port, behind: behind},
             env={"PULSAR_MEM": "-Xms512m -Xmx512m -XX:MaxDirectMemorySize=512m"},

@@ -121,7 +121,10 @@ class PulsarConsumer(LeasedConsumer):
             if not isinstance(hold, Hold) or self._held.get((hold.topic, hold.partition)) is not hold:
                 continue
             # Not ``owned``: core ends an assignment before it sends the last acks and releases it.
-            if hold.lapsed or delivery.position <= hold.settled:
+            if delivery.position <= hold.settled:
+                continue
+            if hold.lapsed:
+                self.lose(hold, "its lease ended before these acks", acks_lost=True)
                 continue
             if not hold.connected:
                 # The client would take the ack and lose it.

@@ -93,7 +93,10 @@ class Append(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What a key has. ``stored``: when it was written, seconds on the store's one clock."""
+    """What a key has. ``stored``: when it was written, seconds on the store's one clock.
+
+    A revision never comes again, not even when the key was deleted and written anew: a late owner's ack would fit.
+    """
 
     value: str
     revision: int
@@ -144,7 +147,7 @@ class Store(ABC):
 
     @abstractmethod
     def append(self, appends: Sequence[Append]) -> Sequence[int | EventBusError | None]:
-        """Append to distinct logs; the new entries' numbers, higher than all before. None: something else is last.
+        """Append to distinct logs; the new entries' numbers, each one above the last. None: something else is last.
 
         Durable on return. ``SendFailed``: the batch can never be stored. A log that is not there is ``Unavailable``:
         its topic is looked up then.

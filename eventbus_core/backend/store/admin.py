@@ -17,7 +17,7 @@ from eventbus_core.backend.store.topics import (
     find_topic,
     topic_names,
 )
-from eventbus_core.errors import Conflict, NotFound
+from eventbus_core.errors import Conflict, NotFound, Unavailable
 from eventbus_core.records import Delivery, Position, Where
 
 _LOOK_SECONDS: Final = 1.0
@@ -113,7 +113,12 @@ class StoreAdmin(BackendAdmin):
         at = locate(self._store, log, start)
         found: list[Delivery] = []
         while len(found) < limit:
-            entry = entry_from(self._store, log, at.number)
+            try:
+                entry = entry_from(self._store, log, at.number)
+            except Unavailable:
+                if found:  # time is up: what was read is told
+                    break
+                raise
             left = deadline - time.monotonic()
             if entry is not None:
                 found += deliveries(log, entry, at.offset if entry.number == at.number else 0)

@@ -184,7 +184,7 @@ class StoreConsumer(LeasedConsumer):
             hold.next = Place(entry.number + 1, 0)
             if missing:
                 reason = f"{entry.number} is the first left in the log"
-                gaps.append(Gap(hold, after.position, hold.ready[0].position, reason))
+                gaps.append(Gap(hold, after.before, hold.ready[0].position, reason))
         if failed is not None and not gaps and not any(hold.ready for hold in holds):
             raise failed  # else the next fetch meets it again: what was read is told first
         return gaps

@@ -20,6 +20,13 @@ class Place(NamedTuple):
         """What users see of it."""
         return Position(self.number, self.offset)
 
+    @property
+    def before(self) -> Position | None:
+        """The position before, as far as it can be known; None: there is none."""
+        if self.offset:
+            return Position(self.number, self.offset - 1)
+        return Position(self.number - 1) if self.number > 1 else None
+
 
 def entry_from(store: Store, log: Log, number: int) -> Entry | None:
     """The entry with this number, or the next that is there; None: there is none."""
@@ -34,24 +41,31 @@ def end_of(store: Store, log: Log) -> Place:
 def locate(store: Store, log: Log, where: Where) -> Place:
     """The place before the first record at or after ``where``; else the end."""
     if where == "earliest":
-        return Place(1, 0)
+        first = entry_from(store, log, 1)
+        return end_of(store, log) if first is None else Place(first.number, 0)
     if where == "latest":
         return end_of(store, log)
-    wanted_ms = where.timestamp() * 1000 if isinstance(where, datetime) else None
-    if wanted_ms is not None:
-        number, offset = _first_since(store, log, wanted_ms), 0
-    else:
-        assert isinstance(where, Position)
-        number, offset = (*where, 0, 0)[:2]
+    if isinstance(where, datetime):
+        return _since(store, log, where.timestamp() * 1000)
+    assert isinstance(where, Position)
+    number, offset = (*where, 0, 0)[:2]
     entry = entry_from(store, log, number)
     if entry is None:
         return end_of(store, log)
-    records = entry.batch.records
-    if wanted_ms is not None:
-        offset = next(at for at, each in enumerate(records) if each.timestamp_ms >= wanted_ms)
-    elif entry.number != number:
+    if entry.number != number:
         offset = 0
-    return Place(entry.number, offset) if offset < len(records) else Place(entry.number + 1, 0)
+    return Place(entry.number, offset) if offset < len(entry.batch.records) else Place(entry.number + 1, 0)
+
+
+def _since(store: Store, log: Log, wanted_ms: float) -> Place:
+    """The place before the first record that is not older; of removed entries the time may still show in later ones."""
+    number = _first_since(store, log, wanted_ms)
+    while (entry := entry_from(store, log, number)) is not None:
+        for offset, each in enumerate(entry.batch.records):
+            if each.timestamp_ms >= wanted_ms:
+                return Place(entry.number, offset)
+        number = entry.number + 1
+    return end_of(store, log)
 
 
 def behind(store: Store, log: Log, place: Place) -> int:

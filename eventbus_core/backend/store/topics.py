@@ -70,10 +70,10 @@ def create_topic(store: Store, name: str, partitions: int) -> Topic:
 
 
 def delete_topic(store: Store, topic: Topic) -> None:
-    """Remove a topic and all that goes with it."""
-    store.delete((_TOPICS, topic.name))
+    """Remove a topic and all that goes with it; its name last, so that a delete that failed halfway can be repeated."""
     whole(store.drop(topic.logs()))
     store.delete_below(topic.key())
+    store.delete((_TOPICS, topic.name))
 
 
 def topic_names(store: Store) -> list[str]:

@@ -101,7 +101,7 @@ class NatsStore(AsyncStore):
         log, number = wanted
         try:
             raw = await self._js.get_msg(
-                _stream(log), seq=max(number, 1), subject=_messages(log), next=True, direct=True
+                _stream(log), seq=max(number, 1), subject=_messages(log), next=True, direct=False
             )
         except NotFoundError:
             return None
