@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import socket
 import threading
@@ -38,6 +39,7 @@ _open_buses: set[EventBus] = set()
 
 # Client libraries' destructors join threads that a forked child does not have, so nothing of the parent's is dropped.
 _left_to_the_parent: list[object] = []
+_ever_opened = False
 
 
 @atexit.register
@@ -47,12 +49,15 @@ def _close_at_exit() -> None:
             closing.callback(bus.close)
 
 
-def _renew_locks() -> None:
+def _begin_in_child() -> None:
     for bus in _open_buses:
         bus._renew_lock()  # noqa: SLF001  (one mechanism)
+    if _ever_opened:
+        # Nor is what the parent had dropped and not collected yet.
+        gc.freeze()
 
 
-os.register_at_fork(after_in_child=_renew_locks)
+os.register_at_fork(after_in_child=_begin_in_child)
 
 
 class EventBus:
@@ -261,6 +266,8 @@ class EventBus:
         """With the lock held: refuse a closed bus; after a fork begin anew, leaving the parent's clients alone."""
         if self._closed:
             raise Closed("this bus was closed; open another")
+        global _ever_opened
+        _ever_opened = True
         _open_buses.add(self)
         if self._opened_in != generation():
             _left_to_the_parent.extend((self._backend, self._shared_producer, self._admin, *self._opened))
