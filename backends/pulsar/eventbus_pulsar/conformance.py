@@ -41,7 +41,8 @@ class _Standalone(DockerBroker):
     def start(self) -> None:
         for _ in range(_STARTS):
             super().start()
-            time.sleep(_SETTLED_SECONDS)
+            settled_at = time.monotonic() + _SETTLED_SECONDS
+            wait_until(lambda at=settled_at: time.monotonic() >= at, _READY_SECONDS, what="a second of its log")  # type: ignore[misc]
             if self.log(seconds=_SETTLED_SECONDS).count("was invalidated") < _FLAPS:
                 return
             self.kill()
