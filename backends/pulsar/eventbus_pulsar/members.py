@@ -1,6 +1,6 @@
 """Who else is in a group: heartbeats over a non-persistent topic, one subscription per member.
 
-They say who should own what. Who owns is the broker's to say, so a heartbeat that is lost or late costs time only.
+They say who should own what. Who owns is the broker's to say, so a heartbeat that others miss costs time only.
 A member hears its own heartbeats too: they show that its connection works, as the client alone would find out that one
 fell silent only after a minute.
 """
