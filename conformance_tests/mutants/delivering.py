@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from conformance_tests.mutants.mutant import Mutant, chosen
 from eventbus_core import memory
@@ -114,6 +114,31 @@ class DropsWhilePaused(_Judged):
                 if isinstance(each, memory._Hold):
                     each.next = len(each.source.records)
             return super().poll(max_records, timeout, paused)
+
+
+class PausesForEver(_Judged):
+    """A partition that went while nothing could be taken of it stays silent when it comes back."""
+
+    class consumer_type(memory._Consumer):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.stopped: Collection[Assignment] = ()
+            self.silent: set[tuple[str, int]] = set()
+
+        def poll(self, max_records: int, timeout: float, paused: Collection[Assignment]) -> Polled:
+            self.stopped = paused if max_records else list(self._held.values())
+            return super().poll(max_records, timeout, paused)
+
+        def give_back(self, assignment: Assignment) -> None:
+            if assignment in self.stopped:
+                self.silent.add((assignment.topic, assignment.partition))
+            super().give_back(assignment)
+
+        def fetch(
+            self, assignments: Sequence[Assignment], max_records: int, timeout: float
+        ) -> Sequence[Delivery | Gap]:
+            heard = [each for each in assignments if (each.topic, each.partition) not in self.silent]
+            return super().fetch(heard, max_records, timeout)
 
 
 class TwoOwners(_Judged):

@@ -54,6 +54,7 @@ FAILS = {
     "stops-at-foreign": "R9",
     "skips-foreign": "R9",
     "drops-while-paused": "D8",
+    "pauses-for-ever": "G9",
     "two-owners": "D1 G7 G8 O2 O3 O4",
     "takes-over-too-early": "D1 G7 G8 O2 O3",
     "never-takes-over": "D3 D4 D5 F1 F5 G4",

@@ -108,6 +108,8 @@ class Moves:
         positions = {**found, **created}
         start = {place: max(positions[place], lows[place]) for place in places}
         client.incremental_assign([TopicPartition(*place, offset) for place, offset in start.items()])
+        # A pause outlives the assignment that it was made in (librdkafka 2.16).
+        client.resume([TopicPartition(*place) for place in places])
         for place in places:
             hold = self._holds.new_hold(*place, start[place])
             with self._holds.changed:

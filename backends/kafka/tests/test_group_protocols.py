@@ -151,6 +151,31 @@ def test_two_members_share_and_every_record_is_delivered_once(any_bus: Bus) -> N
     second.consumer.close()
 
 
+def test_partitions_that_went_while_there_was_no_room_are_delivered_when_they_come_back(any_bus: Bus) -> None:
+    first = Pump(any_bus.consumer("m1"))
+    first.until(lambda: len(first.assigned()) == 4, 15, "the first has all")
+    any_bus.send(any_bus.numbered(0, 4000, keys=40))
+
+    def stalled() -> bool:
+        first.turn(first.assigned())
+        return all(each.client_paused for each in first.consumer._holds.snapshot().values())
+
+    wait_until(stalled, 15, what="the client fetches no more")
+    assert not first.deliveries
+    thread, opened = open_aside(any_bus, "m2")
+
+    def shared() -> bool:
+        stalled()
+        first.release_wanted()
+        return not thread.is_alive() and len(first.revoking()) == 2
+
+    wait_until(shared, 15, every=0.001, what="the first gives two away")
+    opened[0].close()
+    first.until(lambda: len(first.deliveries) == 4000, 20, "all, of those that came back too")
+    assert sorted(first.values()) == list(range(4000))
+    first.consumer.close()
+
+
 def test_partitions_that_are_added_are_delivered_from_their_beginning(any_bus: Bus) -> None:
     pump = Pump(any_bus.consumer(start="latest"))
     pump.until(lambda: len(pump.assigned()) == 4, 15, "assigned")

@@ -190,9 +190,10 @@ class Cursors:
         if (ledger, entry) >= _pair(stats["lastConfirmedEntry"]):
             return None, 0
         total, first = 0, None
-        # Without a place to start from, the broker counts settled records too.
-        start = {"ledgerId": ledger, "entryId": entry + 1, "partitionIndex": -1}
         while True:
+            # Without a place to start from, the broker counts settled records too.
+            ledger, entry = _after(stats, ledger, entry)
+            start = {"ledgerId": ledger, "entryId": entry, "partitionIndex": -1}
             found = self._rest.call("POST", path, doing, body=start, topic=topic)
             total += found["messages"]
             first = first or found.get("firstMessageId")
@@ -200,7 +201,6 @@ class Cursors:
                 break
             # The broker scans a limited number of entries at a time.
             ledger, entry = _pair(found["lastMessageId"])
-            start = {"ledgerId": ledger, "entryId": entry + 1, "partitionIndex": -1}
         if not total or not first:
             return None, 0
         ledger, entry = _pair(first)
@@ -250,6 +250,19 @@ def extent_of(stats: dict[str, Any]) -> Extent:
     if not stats["numberOfEntries"] or entry < 0 or not ledgers:
         return Extent(None, None)
     return Extent(Position(ledgers[0]["ledgerId"], 0, 0), Position(ledger, entry + 1, 0))
+
+
+def _after(stats: dict[str, Any], ledger: int, entry: int) -> tuple[int, int]:
+    """The entry that follows one, in an answer of ``internalStats``: the broker cannot scan from where none is (4.0.8).
+
+    It can unless all that follows was settled meanwhile.
+    """
+    for each in stats["ledgers"]:
+        following = max((ledger, entry + 1), (each["ledgerId"], 0))
+        # The last ledger is open, and does not say how many entries it has.
+        if each is stats["ledgers"][-1] or (each["ledgerId"], each["entries"]) > following >= (each["ledgerId"], 0):
+            return following
+    return ledger, entry + 1
 
 
 def _numbers(position: Where) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import _pulsar
+import httpx
 import pytest
 from pulsar import exceptions as px
 from pydantic import ValidationError
@@ -162,6 +163,36 @@ def test_acks_inside_a_batch_are_kept_and_counted(bus):
     (lag,) = bus.admin.lag("g", bus.topic)
     assert (lag.records, lag.settled) == (60, found[40].position)
     assert bus.values(bus.receive(bus.consumer(), 60)) == values[40:]
+
+
+def test_the_lag_is_told_while_what_follows_the_end_of_a_ledger_is_being_settled(bus, monkeypatch):
+    """The broker fails to scan from behind a ledger's last entry when all that follows is settled (Pulsar 4.0.8)."""
+    bus.send(bus.producer(), ["before"])
+    (before,) = bus.receive(first := bus.consumer(), 1)
+    first.ack([before])
+    first.close()
+    path = f"{bus.broker.admin_url}/admin/v2/persistent/public/default/{bus.topic}-partition-0/unload"
+    assert httpx.put(path).status_code == 204
+    bus.send(bus.producer(), ["0", "1"])
+    consumer = bus.consumer()
+    found = bus.receive(consumer, 2)
+    assert found[0].position[0] > before.position[0], "another ledger is what this is about"
+    ask = Rest.call
+
+    def settled_behind(rest, method, path, doing, **kwargs):
+        answer = ask(rest, method, path, doing, **kwargs)
+        if doing.startswith("measuring") and found:
+            consumer.ack(found[-1:])
+            found.clear()
+            wait_until(lambda: not consumer.unconfirmed(), 5, what="the ack to count")
+        return answer
+
+    lag = bus.admin.lag
+    with monkeypatch.context() as patched:
+        patched.setattr(Rest, "call", settled_behind)
+        assert [each.records for each in lag("g", bus.topic)] == [2], "as it was when asked"
+    assert not found, "nothing was settled meanwhile, so this shows nothing"
+    assert [each.records for each in lag("g", bus.topic)] == [0]
 
 
 def test_seek_by_position_and_time_is_exact_and_durable(bus):

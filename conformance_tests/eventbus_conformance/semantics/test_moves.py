@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
+
 from eventbus_conformance.clauses import clause
 from eventbus_conformance.fixtures import PARTITIONS
 from eventbus_conformance.harness import Bounds
 from eventbus_conformance.history import History
 from eventbus_conformance.members import Members
-from eventbus_conformance.receiving import nothing_more, numbers, take
+from eventbus_conformance.receiving import nothing_more, numbers, take, total_lag
 from eventbus_conformance.run import Measurements
 from eventbus_conformance.sending import send_all
 from eventbus_conformance.waiting import wait_until
@@ -96,6 +98,36 @@ def longest_stall(history: History) -> float:
         begun = [each["at"] for each in history.events("handle-start") if each["partition"] == partition]
         longest = max([longest, *(later - earlier for earlier, later in itertools.pairwise(begun))])
     return longest
+
+
+@clause("G9")
+@pytest.mark.parametrize("held_up", ["unacked", "paused"])
+def test_a_partition_that_comes_back_is_delivered_again(
+    held_up: str, work: Work, bus: EventBus, topic: str, group: str, bounds: Bounds
+) -> None:
+    send_all(bus, topic, 4000, keys=40)
+    with bus.consumer(topic, group=group, max_unacked=100) as consumer:
+        wait_until(lambda: len(consumer.assignments) == PARTITIONS, bounds.rebalance, what="all partitions held")
+        received = take(consumer, 100, bounds.deliver)
+        if held_up == "paused":
+            consumer.pause()
+            consumer.ack(*received)
+        # Time to fetch all that the backend fetches ahead.
+        assert nothing_more(consumer, bounds.quiet), "it receives more than it may: nothing shown"
+        other = work.join("other")[0]
+        wait_until(lambda: len(consumer.assignments) < PARTITIONS, bounds.rebalance, what="a partition is wanted back")
+        consumer.ack(*(each for each in received if (topic, each.partition) not in consumer.assignments))
+        work.wait_handled_by(other)
+        other.leave()
+        wait_until(lambda: len(consumer.assignments) == PARTITIONS, bounds.rebalance, what="all partitions held again")
+        consumer.ack(*received)
+        consumer.resume()
+
+        def drained() -> bool:
+            consumer.ack(*consumer.receive(timeout=0.2))
+            return total_lag(bus, group, topic) == 0
+
+        wait_until(drained, bounds.deliver, every=0.0, what="all received, of the partitions that came back too")
 
 
 @clause("G4")
