@@ -16,7 +16,7 @@ from eventbus_kafka.connection import Connection
 from eventbus_kafka.errors import CLIENT_ERRORS, broker_error, kafka_error, of_exception
 from eventbus_kafka.fetching import to_delivery
 from eventbus_kafka.offsets import bounds, partition_count, resolve
-from eventbus_kafka.positions import alter, committed, topics_of
+from eventbus_kafka.positions import committed, set_positions, topics_of
 from eventbus_kafka.settings import KafkaSettings
 
 #: The first replication factor at which a second in-sync copy can be required without losing availability.
@@ -121,7 +121,7 @@ class KafkaAdmin(BackendAdmin):
         place = self._place(topic, partition)
         if self._members(group):
             raise Conflict(f"group {group!r} has members now; stop them first", topic=topic, backend="kafka")
-        alter(self._connection, group, resolve(self._connection, [place], to))
+        set_positions(self._connection, group, resolve(self._connection, [place], to))
 
     def delete_group(self, group: str) -> None:
         answer = self._connection.client.delete_consumer_groups(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
@@ -13,69 +14,119 @@ from eventbus_core.errors import Conflict, NotFound
 from eventbus_kafka.connection import Connection
 from eventbus_kafka.errors import CLIENT_ERRORS, CONFLICT, broker_error, refused
 from eventbus_kafka.offsets import partition_counts, resolve
+from eventbus_kafka.settings import KafkaSettings
 
 Places = dict[tuple[str, int], int]
 
 _ASK_SECONDS = 0.3
+_TURN_SECONDS = 0.1
 
 
 def committed(connection: Connection, group: str, places: Iterable[tuple[str, int]]) -> Places:
-    """The offsets that a group has committed there; those without one are left out.
-
-    Through a consumer that never joins: where a coordinator is not ready, the admin client's question for a group's
-    offsets ends the whole process (librdkafka 2.16: rd_kafka_handle_OffsetFetch in a client without a group).
-    """
+    """The offsets that a group has committed there; those without one are left out."""
     what = f"reading positions of group {group!r}"
-    settings = connection.settings
     wanted = [TopicPartition(*place) for place in places]
     if not wanted:
         return {}
-    refusals: list[KafkaError] = []
-    config: dict[str, Any] = {
-        **settings.client_config(),
-        "group.id": group,
-        "enable.auto.commit": False,
-        # What is open in a transaction is not committed, and not waited for.
-        "isolation.level": "read_uncommitted",
-        "error_cb": lambda error: refusals.append(error) if refused(error) else None,
-    }
-    try:
-        reader = Consumer(config)
-        try:
-            answer = _ask(reader, wanted, time.monotonic() + settings.request_timeout_seconds, refusals)
-        finally:
-            reader.close()
-    except CLIENT_ERRORS as error:
-        raise connection.explain(what, error) from error
+    with _outsider(connection, group, what) as outsider:
+        answer = outsider.read(wanted)
     for each in answer:
         if each.error is not None:
-            raise broker_error(what, each.error, topic=each.topic, user=settings.user)
+            raise broker_error(what, each.error, topic=each.topic, user=connection.settings.user)
     return {(each.topic, each.partition): each.offset for each in answer if each.offset >= 0}
 
 
-def _ask(
-    reader: Consumer, wanted: list[TopicPartition], deadline: float, refusals: list[KafkaError]
-) -> list[TopicPartition]:
-    """A refusal is not among the answers: the client tells it in ``poll``, and goes on trying (librdkafka 2.16)."""
-    while True:
-        left = deadline - time.monotonic()
+def set_positions(connection: Connection, group: str, places: Places) -> None:
+    """Set the offsets of a group without members; Conflict if it has some."""
+    what = f"setting positions of group {group!r}"
+    with _outsider(connection, group, what) as outsider:
+        answer = outsider.write([TopicPartition(*place, offset) for place, offset in places.items()])
+    for each in answer:
+        if each.error is not None and each.error.name() in CONFLICT:
+            raise Conflict(
+                f"group {group!r} has members now, so its position in {each.topic!r} cannot be set; stop them",
+                topic=each.topic,
+                backend="kafka",
+            )
+        if each.error is not None:
+            raise broker_error(what, each.error, topic=each.topic, user=connection.settings.user)
+
+
+@contextmanager
+def _outsider(connection: Connection, group: str, what: str) -> Iterator[_Outsider]:
+    try:
+        outsider = _Outsider(connection.settings, group)
         try:
-            return reader.committed(wanted, timeout=max(0.01, min(_ASK_SECONDS, left)))
-        except CLIENT_ERRORS:
-            message = reader.poll(0)
-            error = None if message is None else message.error()
-            if error is not None and refused(error):
-                refusals.append(error)
-            if refusals:
-                raise KafkaException(refusals[0]) from None
-            if left <= 0:
-                raise
+            yield outsider
+        finally:
+            outsider.close()
+    except (*CLIENT_ERRORS, TimeoutError) as error:
+        raise connection.explain(what, error) from error
+
+
+class _Outsider:
+    """A consumer that never joins the group whose positions it reads and writes.
+
+    Where a coordinator is not ready, the admin client's requests about a group's offsets can end the whole process
+    (librdkafka 2.16: rd_kafka_handle_OffsetFetch in a client without a group, rd_kafka_enq_once).
+    """
+
+    def __init__(self, settings: KafkaSettings, group: str) -> None:
+        self._deadline = time.monotonic() + settings.request_timeout_seconds
+        self._refusals: list[KafkaError] = []
+        self._written: list[tuple[KafkaError | None, list[TopicPartition]]] = []
+        config: dict[str, Any] = {
+            **settings.client_config(),
+            "group.id": group,
+            "enable.auto.commit": False,
+            # What is open in a transaction is not committed, and not waited for.
+            "isolation.level": "read_uncommitted",
+            "error_cb": lambda error: self._refusals.append(error) if refused(error) else None,
+            "on_commit": lambda error, places: self._written.append((error, places)),
+        }
+        self._client = Consumer(config)
+
+    def read(self, places: list[TopicPartition]) -> list[TopicPartition]:
+        """What is committed there. Raises the client's errors."""
+        while True:
+            left = self._deadline - time.monotonic()
+            try:
+                return self._client.committed(places, timeout=max(0.01, min(_ASK_SECONDS, left)))
+            except CLIENT_ERRORS:
+                self._poll(0)
+                if left <= 0:
+                    raise
+
+    def write(self, places: list[TopicPartition]) -> list[TopicPartition]:
+        """Commit this. Raises the client's errors, TimeoutError."""
+        self._client.commit(offsets=places, asynchronous=True)
+        while not self._written:
+            if time.monotonic() >= self._deadline:
+                raise TimeoutError
+            self._poll(_TURN_SECONDS)
+        error, written = self._written[0]
+        # With an error of the whole request each place may carry its own, which says more.
+        if error is not None and not any(each.error for each in written):
+            raise KafkaException(error)
+        return written
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _poll(self, seconds: float) -> None:
+        """A refusal is in no answer: the client tells it here, and goes on trying (librdkafka 2.16)."""
+        message = self._client.poll(seconds)
+        error = None if message is None else message.error()
+        if error is not None and refused(error):
+            self._refusals.append(error)
+        if self._refusals:
+            raise KafkaException(self._refusals[0])
 
 
 def topics_of(connection: Connection, group: str) -> set[str]:
     """The topics that a group has committed offsets in. Raises Unavailable while its coordinator is not ready.
 
-    Asks first whether the group exists, for the coordinator's sake: see ``committed``. That one would have to name all
+    Asks first whether the group exists, for the coordinator's sake: see ``_Outsider``. That one would have to name all
     partitions of the cluster, for each group.
     """
     timeout = connection.settings.request_timeout_seconds
@@ -94,26 +145,6 @@ def topics_of(connection: Connection, group: str) -> set[str]:
     return {each.topic for each in found if each.offset >= 0}
 
 
-def alter(connection: Connection, group: str, places: Places) -> None:
-    """Set the offsets of a group without members; Conflict if it has some."""
-    answer = connection.client.alter_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group, [TopicPartition(*place, offset) for place, offset in places.items()])],
-        request_timeout=connection.settings.request_timeout_seconds,
-    )
-    # An active group raises nothing: the refusal is in each partition's result.
-    for each in connection.only(f"setting positions of group {group!r}", answer).topic_partitions or ():
-        if each.error is not None and each.error.name() in CONFLICT:
-            raise Conflict(
-                f"group {group!r} has members now, so its position in {each.topic!r} cannot be set; stop them",
-                topic=each.topic,
-                backend="kafka",
-            )
-        if each.error is not None:
-            raise broker_error(
-                f"setting positions of group {group!r}", each.error, topic=each.topic, user=connection.settings.user
-            )
-
-
 def create_positions(connection: Connection, group: Group) -> Places:
     """Give the group a durable position in every partition of each topic that is new to it.
 
@@ -128,7 +159,7 @@ def create_positions(connection: Connection, group: Group) -> Places:
         return {}
     wanted = resolve(connection, fresh, group.start)
     try:
-        alter(connection, group.name, wanted)
+        set_positions(connection, group.name, wanted)
     except Conflict:
         now = committed(connection, group.name, fresh)
         return {place: offset for place, offset in wanted.items() if place not in now}
