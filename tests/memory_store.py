@@ -21,7 +21,7 @@ class Shelf:
     """What all stores of a test share.
 
     ``lost_replies``: calls whose replies get lost, each once; ``meanwhile``: what others do just before the next
-    ``put``, or the next ``get`` of holds.
+    ``put``, the next ``get`` of holds, or the next ``keys`` of members.
     """
 
     def __init__(self) -> None:
@@ -99,6 +99,8 @@ class MemoryStore(Store):
             del self.shelf.cells[key]
 
     def keys(self, prefix: Key) -> Sequence[Key]:
+        if prefix[-1] == "member":
+            self.shelf.others("keys")
         return [key for key in self.shelf.cells if len(key) > len(prefix) and key[: len(prefix)] == prefix]
 
     def appended(self, logs: Sequence[Log], timeout: float) -> Collection[Log]:

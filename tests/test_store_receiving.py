@@ -266,6 +266,17 @@ def test_a_consumer_of_a_topic_made_anew_ends(backend: ShelfBackend) -> None:
     assert [key for key in backend.shelf.cells if key[0] == "of"] == []
 
 
+def test_a_consumer_whose_topic_is_deleted_during_a_beat_ends(backend: ShelfBackend) -> None:
+    member = Member(backend)
+    member.poll()
+    backend.shelf.meanwhile["keys"] = backend.shelf.cells.clear
+    backend.shelf.now += backend.settings.lease_seconds / 2
+    with pytest.raises(Unavailable, match="deleted"):
+        wait_until(member.poll, 5, what="the beat")
+    with pytest.raises(NotFound, match="made anew"):
+        wait_until(member.poll, 5, what="the next beat")
+
+
 def test_cells_of_the_dead_are_removed_at_last(backend: ShelfBackend) -> None:
     Member(backend).poll()
     backend.shelf.now += 11 * backend.settings.lease_seconds

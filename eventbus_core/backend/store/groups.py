@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Self
 from eventbus_core.backend.store import Cell, Key, Put, Store, whole
 from eventbus_core.backend.store.reading import Place, locate
 from eventbus_core.backend.store.topics import Topic
-from eventbus_core.errors import Conflict, NotFound
+from eventbus_core.errors import Conflict, NotFound, Unavailable
 from eventbus_core.records import Where
 
 _START: Final = "start"
@@ -77,6 +77,12 @@ class GroupCells:
         """Say that a member lives; who does, judged by the store's clock alone: by when it wrote their cells."""
         whole(self._store.put([Put(self._key(_MEMBER, member), str(lease_seconds))]))
         members = self._members()
+        if member not in members:
+            raise Unavailable(
+                f"what the store had of group {self._group} in topic {self._topic.name} was deleted meanwhile",
+                topic=self._topic.name,
+                backend=self._store.backend,
+            )
         now = max(cell.stored for cell in members.values())
         for name, cell in members.items():
             if cell.stored + _SWEEP_LEASES * float(cell.value) < now:
