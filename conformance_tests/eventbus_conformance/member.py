@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from eventbus_conformance.history import Writer
+from eventbus_conformance.signalled import when_signalled
 from eventbus_core import EventBus
 from eventbus_core.consumer import Consumer
 from eventbus_core.errors import Closed, EventBusError
@@ -171,8 +172,7 @@ def main() -> None:
     parser.add_argument("--hold-acks", action="store_true")
     parser.add_argument("--flush-seconds", type=float, default=0.25)
     signals = Signals()
-    signal.signal(signal.SIGTERM, lambda *_: signals.stop.set())
-    signal.signal(signal.SIGUSR1, lambda *_: signals.ack_held.set())
+    when_signalled({signal.SIGTERM: signals.stop.set, signal.SIGUSR1: signals.ack_held.set})
     run(Orders(**vars(parser.parse_args())), signals)
 
 

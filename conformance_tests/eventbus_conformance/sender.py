@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from eventbus_conformance.history import Writer
 from eventbus_conformance.numbered import numbered
+from eventbus_conformance.signalled import when_signalled
 from eventbus_core import EventBus
 from eventbus_core.errors import BufferFull, SendFailed, SendUnknown
 from eventbus_core.producer import Producer
@@ -119,7 +120,7 @@ def main() -> None:
     parser.add_argument("--value-bytes", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    when_signalled({signal.SIGTERM: stop.set})
     run(SendOrders(**vars(parser.parse_args())), stop)
 
 

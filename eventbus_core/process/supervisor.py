@@ -83,7 +83,6 @@ class Supervisor:
             _Child(str(number), command, directory / f"worker-{number}.json") for number in range(1, workers + 1)
         ]
         self._signals: list[int] = []
-        self._woken = threading.Event()
         self._reload = threading.Event()
 
     def run(self) -> int:
@@ -106,8 +105,8 @@ class Supervisor:
         return Health(alive=True, ready=all(health.read(child.health_file).ready for child in self._children))
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
+        # Nothing that takes a lock: the main thread may be the one that has it.
         self._signals.append(number)
-        self._woken.set()
 
     def _run(self) -> int:
         while not self._signals:
@@ -121,7 +120,7 @@ class Supervisor:
                 if code is not None and (verdict := self._ended(child, code)) is not None:
                     self._end()
                     return verdict
-            self._woken.wait(_TURN_SECONDS)
+            time.sleep(_TURN_SECONDS)
         return self._end()
 
     def _ended(self, child: _Child, code: int) -> int | None:
@@ -152,8 +151,7 @@ class Supervisor:
                 if code is not None:
                     # One that had not begun to listen dies of the signal: it had nothing to drain.
                     worst = max(worst, 0 if code == -signal.SIGTERM else code if code >= 0 else 128 - code)
-            self._woken.clear()
-            self._woken.wait(_TURN_SECONDS)
+            time.sleep(_TURN_SECONDS)
         return worst
 
     def _restart_all(self) -> None:
