@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from eventbus_core.acks import Acks
-from eventbus_core.backend import Backend, BackendConsumer, Group, Polled
+from eventbus_core.backend import Assigned, Backend, BackendConsumer, Group, Polled
 from eventbus_core.commands import Commands
 from eventbus_core.errors import BrokerError, Closed, EventBusError
 from eventbus_core.holds import Holds
@@ -255,7 +255,8 @@ class Intake:
         if trouble is None:
             trouble = self._confirm(ticket)
         if trouble is None:
-            self._outage.over()
+            # Deliveries may have been fetched before; nobody is given a partition without the broker.
+            self._outage.quiet(answered=any(isinstance(each, Assigned) for each in polled.changes))
         else:
             self._outage.note(trouble)
             with self._changed:

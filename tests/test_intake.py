@@ -14,6 +14,7 @@ from eventbus_core import (
     Closed,
     Consumer,
     Delivery,
+    EventBusError,
     Hooks,
     Position,
     PositionGone,
@@ -33,11 +34,18 @@ class Rig:
         backend.capabilities = dataclasses.replace(backend.capabilities, ack_delay_seconds=ack_delay_seconds)
         self.scripted: ScriptedConsumer = backend.scripted_consumer
         self.late: list[Delivery] = []
+        self.told: list[str] = []
         rig = self
 
         class Telling(Hooks):
             def late_ack(self, delivery: Delivery) -> None:
                 rig.late.append(delivery)
+
+            def outage(self, error: EventBusError) -> None:
+                rig.told.append("outage")
+
+            def recovered(self, seconds: float) -> None:
+                rig.told.append("recovered")
 
         group = Group("g", ("t",), "earliest", "me", 5.0)
         intake = Intake(backend, group, max_unacked=max_unacked, on_gap=on_gap, hooks=Telling())  # type: ignore[arg-type]
@@ -180,6 +188,25 @@ def test_an_outage_is_survived_and_another_error_ends_the_consumer(rig: Rig) -> 
     rig.scripted.script.append(BrokerError("broken"))
     with pytest.raises(BrokerError, match="broken"):
         rig.consumer.receive(timeout=5)
+
+
+def test_polls_that_bring_nothing_do_not_end_an_outage(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventbus_core.outage.CALM_SECONDS", 0.3)
+    rig.assign()
+    for _ in range(3):
+        rig.scripted.script.extend([Unavailable("away"), Polled()])
+    wait_until(lambda: not rig.scripted.script, 5, what="all of it polled")
+    assert rig.told == ["outage"]
+    wait_until(lambda: len(rig.told) > 1, 5, what="calm")
+    assert rig.told == ["outage", "recovered"]
+
+
+def test_a_partition_that_is_given_ends_an_outage_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventbus_core.outage.CALM_SECONDS", 60.0)
+    rig.scripted.script.append(Unavailable("away"))
+    rig.assign()
+    wait_until(lambda: len(rig.told) > 1, 5, what="the end of the outage")
+    assert rig.told == ["outage", "recovered"]
 
 
 def test_a_long_outage_is_raised_and_the_consumer_goes_on_trying(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from eventbus_core import Delivery, Hooks
+from eventbus_core import Delivery, EventBusError, Hooks, Unavailable
 from tests.waiting import wait_until
 from tests.worker_fixtures import PARTITIONS, World, world
 from tests.worker_journal import reordered
@@ -34,6 +34,37 @@ def test_a_restarted_broker_costs_nothing_but_time(world: World) -> None:
     wait_until(lambda: worker.ready, 20, what="the worker to be ready again")
     assert reordered(world.journal.entries()) == []
     world.wait_settled(30)
+
+
+class _Outages(Hooks):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def outage(self, error: EventBusError) -> None:
+        self.told.append("outage")
+
+    def recovered(self, seconds: float) -> None:
+        self.told.append("recovered")
+
+
+def test_an_outage_is_told_once_and_raised_when_it_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    if world.broker is None:
+        pytest.skip("no broker control")
+    monkeypatch.setattr("eventbus_core.outage.REPORT_OUTAGE_SECONDS", 8.0)
+    hooks = _Outages()
+    with world.open_bus(hooks).consumer(world.topic, group=world.group) as consumer:
+        wait_until(lambda: len(consumer.assignments) == PARTITIONS, 30, what="all partitions held")
+        began = time.monotonic()
+        world.broker.kill()
+        try:
+            with pytest.raises(Unavailable, match="still trying"):
+                wait_until(lambda: consumer.receive(timeout=0.5), 20, what="the outage to be raised")
+            assert time.monotonic() - began > 8
+            assert hooks.told == ["outage"]
+        finally:
+            world.broker.start()
+        wait_until(lambda: len(hooks.told) > 1 and len(consumer.assignments) == PARTITIONS, 40, what="to be back")
+        assert hooks.told == ["outage", "recovered"]
 
 
 def test_a_topic_that_vanishes_and_comes_back_is_consumed_again(world: World) -> None:
