@@ -31,7 +31,7 @@ class KafkaHarness(Harness):
         "kafka-1-node": "one node, broker and controller in one",
         _CLUSTER: "three nodes, three copies of each topic, of which two must confirm",
     }
-    bounds: ClassVar[Bounds] = Bounds()
+    bounds: ClassVar[Bounds] = Bounds(quiet=0.5)
 
     address: str
     _route: Route | None = None

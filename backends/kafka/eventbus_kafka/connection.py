@@ -7,7 +7,7 @@ Kafka's clients report wrong credentials and untrusted certificates only to an e
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -19,6 +19,8 @@ from eventbus_kafka.errors import CLIENT_ERRORS, NOT_FOUND, broker_error, of_exc
 from eventbus_kafka.settings import KafkaSettings
 
 T = TypeVar("T")
+
+_TURN_SECONDS = 0.05
 
 
 class Connection:
@@ -53,8 +55,8 @@ class Connection:
         timeout = self.settings.connect_timeout_seconds
         deadline = time.monotonic() + timeout
         answer = self.client.describe_cluster(request_timeout=timeout)
-        while not answer.done() and time.monotonic() < deadline:
-            self.client.poll(0.05)
+        while not wait([answer], _TURN_SECONDS).done and time.monotonic() < deadline:
+            self.client.poll(0)
             self._raise_denial()
         if not answer.done() or answer.exception(0) is not None:
             self.client.poll(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ from eventbus_kafka.settings import KafkaSettings
 Places = dict[tuple[str, int], int]
 
 _ASK_SECONDS = 0.3
-_TURN_SECONDS = 0.1
+#: The client's poll does not return when it has run a callback.
+_TURN_SECONDS = 0.005
+_CLOSE_SECONDS = 1.0
 
 
 def committed(connection: Connection, group: str, places: Iterable[tuple[str, int]]) -> Places:
@@ -67,17 +70,20 @@ def _outsider(connection: Connection, group: str, what: str) -> Iterator[_Outsid
 class _Outsider:
     """A consumer that never joins the group whose positions it reads and writes.
 
-    Where a coordinator is not ready, the admin client's requests about a group's offsets can end the whole process
-    (librdkafka 2.16: rd_kafka_handle_OffsetFetch in a client without a group, rd_kafka_enq_once).
+    Where a coordinator is not ready, the admin client's requests about groups can end the whole process (librdkafka
+    2.16: rd_kafka_handle_OffsetFetch in a client without a group, rd_kafka_enq_once).
     """
 
     def __init__(self, settings: KafkaSettings, group: str) -> None:
-        self._deadline = time.monotonic() + settings.request_timeout_seconds
+        seconds = settings.request_timeout_seconds
+        self._deadline = time.monotonic() + seconds
         self._refusals: list[KafkaError] = []
         self._written: list[tuple[KafkaError | None, list[TopicPartition]]] = []
         config: dict[str, Any] = {
             **settings.client_config(),
             "group.id": group,
+            # So long the client keeps a commit while there is no coordinator (librdkafka 2.16).
+            "session.timeout.ms": min(300_000, max(1, int(seconds * 1000))),
             "enable.auto.commit": False,
             # What is open in a transaction is not committed, and not waited for.
             "isolation.level": "read_uncommitted",
@@ -94,16 +100,20 @@ class _Outsider:
                 return self._client.committed(places, timeout=max(0.01, min(_ASK_SECONDS, left)))
             except CLIENT_ERRORS:
                 self._poll(0)
+                self._raise_refusal()
                 if left <= 0:
                     raise
 
     def write(self, places: list[TopicPartition]) -> list[TopicPartition]:
         """Commit this. Raises the client's errors, TimeoutError."""
         self._client.commit(offsets=places, asynchronous=True)
-        while not self._written:
+        while True:
+            self._poll(_TURN_SECONDS)
+            if self._written:
+                break
+            self._raise_refusal()
             if time.monotonic() >= self._deadline:
                 raise TimeoutError
-            self._poll(_TURN_SECONDS)
         error, written = self._written[0]
         # With an error of the whole request each place may carry its own, which says more.
         if error is not None and not any(each.error for each in written):
@@ -111,14 +121,19 @@ class _Outsider:
         return written
 
     def close(self) -> None:
-        self._client.close()
+        """Close in bounded time: behind a commit that is never answered the client would wait for ever."""
+        closing = threading.Thread(target=self._client.close, name="eventbus-kafka-close", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
 
     def _poll(self, seconds: float) -> None:
-        """A refusal is in no answer: the client tells it here, and goes on trying (librdkafka 2.16)."""
         message = self._client.poll(seconds)
         error = None if message is None else message.error()
         if error is not None and refused(error):
             self._refusals.append(error)
+
+    def _raise_refusal(self) -> None:
+        """A refusal is in no answer: the client tells it in ``poll``, and goes on trying (librdkafka 2.16)."""
         if self._refusals:
             raise KafkaException(self._refusals[0])
 
@@ -126,8 +141,8 @@ class _Outsider:
 def topics_of(connection: Connection, group: str) -> set[str]:
     """The topics that a group has committed offsets in. Raises Unavailable while its coordinator is not ready.
 
-    Asks first whether the group exists, for the coordinator's sake: see ``_Outsider``. That one would have to name all
-    partitions of the cluster, for each group.
+    For operators: a broker that goes away meanwhile can end the process, see ``_Outsider``. That one would have to name
+    all partitions of the cluster, for each group.
     """
     timeout = connection.settings.request_timeout_seconds
     what = f"reading positions of group {group!r}"

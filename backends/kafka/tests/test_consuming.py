@@ -11,8 +11,10 @@ from eventbus_core.backend import Assigned, Gap, Group, Lost
 from eventbus_core.errors import BrokerError, Conflict, NotFound, Unavailable
 from eventbus_core.records import Position, Where
 from eventbus_kafka import KafkaBackend
+from eventbus_kafka.connection import Connection
 from eventbus_kafka.holds import Hold
 from eventbus_kafka.member import Member
+from eventbus_kafka.positions import set_positions
 from tests.waiting import wait_until
 
 from .conftest import Bus, Pump, victim
@@ -51,6 +53,16 @@ def test_paused_partitions_come_later_and_in_order(bus: Bus) -> None:
         assert offsets == list(range(len(offsets)))
     pump.consumer.close()
     assert [each.records for each in bus.admin.lag(bus.group, bus.topic)] == [0, 0, 0, 0]
+
+
+def test_positions_are_given_up_in_time_where_no_coordinator_answers(bus: Bus) -> None:
+    connection = Connection(bus.settings)
+    nowhere = {"bootstrap_servers": "127.0.0.1:1", "request_timeout_seconds": 2.0}
+    connection.settings = bus.settings.model_copy(update=nowhere)
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        set_positions(connection, bus.group, {(bus.topic, 0): 0})
+    assert 1.5 < time.monotonic() - began < 4
 
 
 def test_a_truncated_position_is_a_gap(bus: Bus) -> None:

@@ -151,7 +151,7 @@ def test_two_members_share_and_every_record_is_delivered_once(any_bus: Bus) -> N
     second.consumer.close()
 
 
-def test_partitions_that_went_while_there_was_no_room_are_delivered_when_they_come_back(any_bus: Bus) -> None:
+def test_partitions_that_went_while_paused_are_delivered_when_they_come_back(any_bus: Bus) -> None:
     first = Pump(any_bus.consumer("m1"))
     first.until(lambda: len(first.assigned()) == 4, 15, "the first has all")
     any_bus.send(any_bus.numbered(0, 4000, keys=40))

@@ -139,8 +139,12 @@ class Cursors:
     def extent(self, topic: str, partition: int) -> Extent:
         """What the partition holds now."""
         doing = f"describing {topic!r}[{partition}]"
-        stats = self._rest.call("GET", self._rest.partition(topic, partition) + "/internalStats", doing, topic=topic)
-        return extent_of(stats)
+        return extent_of(self._stats(topic, partition, doing))
+
+    def _stats(self, topic: str, partition: int, doing: str) -> dict[str, Any]:
+        path = self._rest.partition(topic, partition) + "/internalStats"
+        stats: dict[str, Any] = self._rest.call("GET", path, doing, topic=topic)
+        return stats
 
     def _more_after_seek(self, reader: Any) -> bool:
         """Whether more follows. A seek makes the broker cut the reader off; until the client is back, asking fails."""
@@ -185,7 +189,7 @@ class Cursors:
         """The first unsettled position (None: nothing is unsettled) and how many records are; exact, it scans them."""
         path = self._rest.group(topic, partition, group) + "/analyzeBacklog"
         doing = f"measuring the lag of group {group!r} in {topic!r}[{partition}]"
-        stats = self._rest.call("GET", self._rest.partition(topic, partition) + "/internalStats", doing, topic=topic)
+        stats = self._stats(topic, partition, doing)
         ledger, entry = _pair(stats["cursors"][_cursor_name(group)]["markDeletePosition"])
         if (ledger, entry) >= _pair(stats["lastConfirmedEntry"]):
             return None, 0
@@ -201,6 +205,7 @@ class Cursors:
                 break
             # The broker scans a limited number of entries at a time.
             ledger, entry = _pair(found["lastMessageId"])
+            stats = self._stats(topic, partition, doing)
         if not total or not first:
             return None, 0
         ledger, entry = _pair(first)
@@ -212,7 +217,7 @@ class Cursors:
     def unsettled_entries(self, group: str, topic: str, partition: int, last: Position) -> list[tuple[int, int]]:
         """The entries up to ``last``, as (ledger, entry), that the broker has no settlement of."""
         doing = f"confirming acks of group {group!r} in {topic!r}[{partition}]"
-        stats = self._rest.call("GET", self._rest.partition(topic, partition) + "/internalStats", doing, topic=topic)
+        stats = self._stats(topic, partition, doing)
         cursor = stats["cursors"].get(_cursor_name(group))
         if cursor is None:
             raise NotFound(f"{doing}: its position was deleted", topic=topic, backend="pulsar")
@@ -253,14 +258,14 @@ def extent_of(stats: dict[str, Any]) -> Extent:
 
 
 def _after(stats: dict[str, Any], ledger: int, entry: int) -> tuple[int, int]:
-    """The entry that follows one, in an answer of ``internalStats``: the broker cannot scan from where none is (4.0.8).
+    """The entry that follows one, in an answer of ``internalStats``.
 
-    It can unless all that follows was settled meanwhile.
+    From behind a ledger's last entry the broker fails to scan where all that follows was settled meanwhile (4.0.8).
     """
     for each in stats["ledgers"]:
         following = max((ledger, entry + 1), (each["ledgerId"], 0))
         # The last ledger is open, and does not say how many entries it has.
-        if each is stats["ledgers"][-1] or (each["ledgerId"], each["entries"]) > following >= (each["ledgerId"], 0):
+        if each is stats["ledgers"][-1] or (each["ledgerId"], each["entries"]) > following:
             return following
     return ledger, entry + 1
 
