@@ -27,36 +27,18 @@ _CLOSE_SECONDS = 1.0
 
 def committed(connection: Connection, group: str, places: Iterable[tuple[str, int]]) -> Places:
     """The offsets that a group has committed there; those without one are left out."""
-    what = f"reading positions of group {group!r}"
-    wanted = [TopicPartition(*place) for place in places]
-    if not wanted:
-        return {}
-    with _outsider(connection, group, what) as outsider:
-        answer = outsider.read(wanted)
-    for each in answer:
-        if each.error is not None:
-            raise broker_error(what, each.error, topic=each.topic, user=connection.settings.user)
-    return {(each.topic, each.partition): each.offset for each in answer if each.offset >= 0}
+    with _outsider(connection, group) as outsider:
+        return outsider.committed(places)
 
 
 def set_positions(connection: Connection, group: str, places: Places) -> None:
     """Set the offsets of a group without members; Conflict if it has some."""
-    what = f"setting positions of group {group!r}"
-    with _outsider(connection, group, what) as outsider:
-        answer = outsider.write([TopicPartition(*place, offset) for place, offset in places.items()])
-    for each in answer:
-        if each.error is not None and each.error.name() in CONFLICT:
-            raise Conflict(
-                f"group {group!r} has members now, so its position in {each.topic!r} cannot be set; stop them",
-                topic=each.topic,
-                backend="kafka",
-            )
-        if each.error is not None:
-            raise broker_error(what, each.error, topic=each.topic, user=connection.settings.user)
+    with _outsider(connection, group) as outsider:
+        outsider.set(places)
 
 
 @contextmanager
-def _outsider(connection: Connection, group: str, what: str) -> Iterator[_Outsider]:
+def _outsider(connection: Connection, group: str) -> Iterator[_Outsider]:
     try:
         outsider = _Outsider(connection.settings, group)
         try:
@@ -64,7 +46,7 @@ def _outsider(connection: Connection, group: str, what: str) -> Iterator[_Outsid
         finally:
             outsider.close()
     except (*CLIENT_ERRORS, TimeoutError) as error:
-        raise connection.explain(what, error) from error
+        raise connection.explain(f"reading or setting positions of group {group!r}", error) from error
 
 
 class _Outsider:
@@ -75,8 +57,9 @@ class _Outsider:
     """
 
     def __init__(self, settings: KafkaSettings, group: str) -> None:
-        seconds = settings.request_timeout_seconds
-        self._deadline = time.monotonic() + seconds
+        self._group = group
+        self._user = settings.user
+        self._seconds = seconds = settings.request_timeout_seconds
         self._refusals: list[KafkaError] = []
         self._written: list[tuple[KafkaError | None, list[TopicPartition]]] = []
         config: dict[str, Any] = {
@@ -92,10 +75,33 @@ class _Outsider:
         }
         self._client = Consumer(config)
 
-    def read(self, places: list[TopicPartition]) -> list[TopicPartition]:
-        """What is committed there. Raises the client's errors."""
+    def committed(self, places: Iterable[tuple[str, int]]) -> Places:
+        """The offsets that the group has committed there. Raises the client's errors too."""
+        wanted = [TopicPartition(*place) for place in places]
+        answer = self._read(wanted) if wanted else []
+        for each in answer:
+            if each.error is not None:
+                what = f"reading positions of group {self._group!r}"
+                raise broker_error(what, each.error, topic=each.topic, user=self._user)
+        return {(each.topic, each.partition): each.offset for each in answer if each.offset >= 0}
+
+    def set(self, places: Places) -> None:
+        """Commit these offsets; Conflict if the group has members. Raises the client's errors too, and TimeoutError."""
+        for each in self._write([TopicPartition(*place, offset) for place, offset in places.items()]):
+            if each.error is not None and each.error.name() in CONFLICT:
+                raise Conflict(
+                    f"group {self._group!r} has members, so its position in {each.topic!r} cannot be set; stop them",
+                    topic=each.topic,
+                    backend="kafka",
+                )
+            if each.error is not None:
+                what = f"setting positions of group {self._group!r}"
+                raise broker_error(what, each.error, topic=each.topic, user=self._user)
+
+    def _read(self, places: list[TopicPartition]) -> list[TopicPartition]:
+        deadline = time.monotonic() + self._seconds
         while True:
-            left = self._deadline - time.monotonic()
+            left = deadline - time.monotonic()
             try:
                 return self._client.committed(places, timeout=max(0.01, min(_ASK_SECONDS, left)))
             except CLIENT_ERRORS:
@@ -104,15 +110,16 @@ class _Outsider:
                 if left <= 0:
                     raise
 
-    def write(self, places: list[TopicPartition]) -> list[TopicPartition]:
-        """Commit this. Raises the client's errors, TimeoutError."""
+    def _write(self, places: list[TopicPartition]) -> list[TopicPartition]:
+        deadline = time.monotonic() + self._seconds
+        self._written.clear()
         self._client.commit(offsets=places, asynchronous=True)
         while True:
             self._poll(_TURN_SECONDS)
             if self._written:
                 break
             self._raise_refusal()
-            if time.monotonic() >= self._deadline:
+            if time.monotonic() >= deadline:
                 raise TimeoutError
         error, written = self._written[0]
         # With an error of the whole request each place may carry its own, which says more.
@@ -168,14 +175,15 @@ def create_positions(connection: Connection, group: Group) -> Places:
     """
     counts = partition_counts(connection, group.topics)
     places = [(topic, partition) for topic, count in counts.items() for partition in range(count)]
-    known_topics = {topic for topic, _ in committed(connection, group.name, places)}
-    fresh = [place for place in places if place[0] not in known_topics]
-    if not fresh:
-        return {}
-    wanted = resolve(connection, fresh, group.start)
-    try:
-        set_positions(connection, group.name, wanted)
-    except Conflict:
-        now = committed(connection, group.name, fresh)
-        return {place: offset for place, offset in wanted.items() if place not in now}
+    with _outsider(connection, group.name) as outsider:
+        known_topics = {topic for topic, _ in outsider.committed(places)}
+        fresh = [place for place in places if place[0] not in known_topics]
+        if not fresh:
+            return {}
+        wanted = resolve(connection, fresh, group.start)
+        try:
+            outsider.set(wanted)
+        except Conflict:
+            now = outsider.committed(fresh)
+            return {place: offset for place, offset in wanted.items() if place not in now}
     return {}
