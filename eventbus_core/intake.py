@@ -72,17 +72,20 @@ class Intake:
     def receive(self, max_records: int, timeout: float) -> list[Delivery]:
         """Take what is buffered, waiting at most ``timeout`` seconds for the first."""
         deadline = time.monotonic() + timeout
+        waited = False
         with self._changed:
             while True:
                 self._check()
                 if received := self._holds.take(max_records):
                     self._offer_room()
                     return received
-                self._outage.report()
                 remaining = deadline - time.monotonic()
+                if waited or remaining <= 0:  # who calls again and again in an outage is to wait between
+                    self._outage.report()
                 if remaining <= 0:
                     return []
                 self._changed.wait(min(remaining, 1.0))
+                waited = True
 
     def ack(self, deliveries: Sequence[Delivery], made: Mapping[Delivery, Sequence[Record]] | None = None) -> None:
         """Note acks; those of ended assignments are dropped and told to the hooks.
@@ -107,6 +110,7 @@ class Intake:
         Those that went with their partition count in the next answer, and are not waited for.
         """
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        waited = False
         with self._changed:
             ticket = self._acks.ask()
             while True:
@@ -115,10 +119,12 @@ class Intake:
                 remaining = deadline - time.monotonic()
                 if not waiting or remaining <= 0:
                     return waiting + self._holds.take_lost()
-                self._outage.report()
+                if waited:
+                    self._outage.report()
                 if self._awaiting_room:
                     self._changed.notify_all()
                 self._acks.wait(min(remaining, 1.0))
+                waited = True
 
     def pause(self, partitions: Iterable[tuple[str, int]]) -> None:
         """Hand out nothing more of these until ``resume``; what was buffered of them is kept."""

@@ -190,6 +190,20 @@ def test_an_outage_is_survived_and_another_error_ends_the_consumer(rig: Rig) -> 
         rig.consumer.receive(timeout=5)
 
 
+def test_who_receives_again_and_again_in_a_long_outage_waits_between(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventbus_core.outage.REPORT_OUTAGE_SECONDS", 0.1)
+    rig.assign()
+    rig.scripted.script.extend(Unavailable("away") for _ in range(100))
+    with pytest.raises(Unavailable, match="still trying"):
+        rig.consumer.receive(timeout=5)
+    refused, began = 0, time.monotonic()
+    while time.monotonic() - began < 1:
+        with pytest.raises(Unavailable, match="still trying"):
+            rig.consumer.receive(timeout=0.1)
+        refused += 1
+    assert refused <= 20
+
+
 def test_polls_that_bring_nothing_do_not_end_an_outage(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eventbus_core.outage.CALM_SECONDS", 0.3)
     rig.assign()
