@@ -147,10 +147,7 @@ def test_a_cut_resets_both_ends_and_new_connections_are_welcome(proxy: Proxy, ec
 def test_refusing_lasts_until_healed(proxy: Proxy, echo: Echo, client: Client) -> None:
     assert client.ask(b"before") == b"before"
     assert proxy.refuse() == 1
-    for _ in range(3):
-        with pytest.raises(ConnectionError), contextlib.closing(Client(proxy)) as refused:
-            if refused.ask(b"hello") == b"":
-                raise ConnectionResetError
+    assert all(turned_away(proxy) for _ in range(3))
     assert echo.connections == 1
     proxy.heal()
     with contextlib.closing(Client(proxy)) as other:
@@ -233,8 +230,7 @@ def test_healing_forgets_what_was_to_be_dropped(proxy: Proxy, client: Client) ->
 
 def test_a_broker_that_starts_later_can_advertise_the_proxy() -> None:
     with Proxy() as proxy:
-        with contextlib.closing(Client(proxy)) as early:
-            assert_ended(early)
+        assert turned_away(proxy)
         with Echo() as server:
             thread = threading.Thread(target=server.serve_forever, args=(0.01,))
             thread.start()
@@ -248,8 +244,17 @@ def test_a_broker_that_starts_later_can_advertise_the_proxy() -> None:
 def test_a_broker_that_is_away_ends_connections() -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         address = Address(*nobody.getsockname())
-    with Proxy(address) as proxy, contextlib.closing(Client(proxy)) as client:
-        assert_ended(client)
+    with Proxy(address) as proxy:
+        assert turned_away(proxy)
+
+
+def turned_away(proxy: Proxy) -> bool:
+    # The reset may come at any moment: while the client connects already, as it speaks, or as it listens.
+    try:
+        with contextlib.closing(Client(proxy)) as client:
+            return client.ask(b"hello") == b""
+    except ConnectionError:
+        return True
 
 
 def assert_ended(client: Client) -> None:
