@@ -48,6 +48,20 @@ def test_an_unknown_topic_fails_soon(bus: Bus) -> None:
     producer.close()
 
 
+def test_the_first_record_does_not_wait_for_the_clients_own_timer(bus: Bus) -> None:
+    def first_record_seconds() -> float:
+        producer = bus.backend.producer(max_records=10, max_bytes=1000)
+        began = time.monotonic()
+        producer.send([Outgoing(1, Record(bus.topic, b"v"))])
+        wait_until(lambda: producer.poll(0.05), 10, what="the record is stored")
+        took = time.monotonic() - began
+        producer.close()
+        return took
+
+    # With the timer none takes less than 0.5 s, so one that does shows that there is no waiting for it.
+    assert min(first_record_seconds() for _ in range(5)) < 0.4
+
+
 def test_a_killed_broker_loses_repeats_and_reorders_nothing(bus: Bus, kafka_broker: Broker) -> None:
     if not kafka_broker.controllable:
         pytest.skip("the broker at EVENTBUS_TEST_KAFKA is not ours to kill")
