@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from eventbus_core.backend import BackendAdmin, GroupInfo, PartitionLag, TopicInfo
 from eventbus_core.errors import Conflict, NotFound, Unavailable
 from eventbus_core.records import Delivery, Position, Where
-from eventbus_kafka.connection import Connection
+from eventbus_kafka.connection import PATIENCE_SECONDS, Connection
 from eventbus_kafka.errors import CLIENT_ERRORS, broker_error, kafka_error, of_exception
 from eventbus_kafka.fetching import to_delivery
 from eventbus_kafka.offsets import bounds, partition_count, resolve
@@ -122,9 +122,7 @@ class KafkaAdmin(BackendAdmin):
         set_positions(self._connection, group, resolve(self._connection, [place], to))
 
     def delete_group(self, group: str) -> None:
-        answer = self._connection.client.delete_consumer_groups(
-            [group], request_timeout=self._settings.request_timeout_seconds
-        )
+        answer = self._connection.client.delete_consumer_groups([group], request_timeout=PATIENCE_SECONDS)
         self._connection.only(f"deleting group {group!r}", answer)
 
     def read(self, topic: str, partition: int, start: Where, limit: int, timeout: float) -> Sequence[Delivery]:
@@ -190,14 +188,12 @@ class KafkaAdmin(BackendAdmin):
         timeout = self._settings.request_timeout_seconds
         answer = self._connection.client.list_consumer_groups(request_timeout=timeout)
         listed = self._connection.result("listing groups", answer)
-        for error in listed.errors or ():
-            raise self._connection.explain("listing groups", error)
+        for error in listed.errors or ():  # not the exceptions that the client's documentation promises (2.16)
+            raise self._connection.explain("listing groups", KafkaException(error))
         return sorted(each.group_id for each in listed.valid or ())
 
     def _members(self, group: str) -> int:
-        answer = self._connection.client.describe_consumer_groups(
-            [group], request_timeout=self._settings.request_timeout_seconds
-        )
+        answer = self._connection.client.describe_consumer_groups([group], request_timeout=PATIENCE_SECONDS)
         try:
             return len(self._connection.only(f"describing group {group!r}", answer).members or ())
         except NotFound:

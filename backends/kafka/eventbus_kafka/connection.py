@@ -22,6 +22,10 @@ T = TypeVar("T")
 
 _TURN_SECONDS = 0.05
 
+#: How long the client may wait for an answer about a group: far longer than we do. One that comes after the client has
+#: given up on it can end the whole process (librdkafka 2.16: rd_kafka_enq_once_del_source_return).
+PATIENCE_SECONDS = 3600.0
+
 
 class Connection:
     """An admin client that remembers what its connections complained of last. Not thread-safe.

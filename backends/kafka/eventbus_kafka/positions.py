@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 
 from eventbus_core.backend import Group
 from eventbus_core.errors import Conflict, NotFound
-from eventbus_kafka.connection import Connection
+from eventbus_kafka.connection import PATIENCE_SECONDS, Connection
 from eventbus_kafka.errors import CLIENT_ERRORS, CONFLICT, broker_error, refused
 from eventbus_kafka.offsets import partition_counts, resolve
 from eventbus_kafka.settings import KafkaSettings
@@ -148,17 +148,15 @@ class _Outsider:
 def topics_of(connection: Connection, group: str) -> set[str]:
     """The topics that a group has committed offsets in. Raises Unavailable while its coordinator is not ready.
 
-    For operators: a broker that goes away meanwhile can end the process, see ``_Outsider``. That one would have to name
-    all partitions of the cluster, for each group.
+    For operators, so by the admin client: an ``_Outsider`` would have to name all partitions of the cluster.
     """
-    timeout = connection.settings.request_timeout_seconds
     what = f"reading positions of group {group!r}"
     try:
-        connection.only(what, connection.client.describe_consumer_groups([group], request_timeout=timeout))
+        connection.only(what, connection.client.describe_consumer_groups([group], request_timeout=PATIENCE_SECONDS))
     except NotFound:
         return set()
     answer = connection.client.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group)], request_timeout=timeout
+        [ConsumerGroupTopicPartitions(group)], request_timeout=PATIENCE_SECONDS
     )
     found = connection.only(what, answer).topic_partitions or ()
     for each in found:
