@@ -19,8 +19,8 @@ _READ_RECORDS = 500
 class Admin:
     """Had from ``EventBus.admin``; connects with the first call. Thread-safe: calls wait for each other.
 
-    Every call is finished, and its effect visible to all, when it returns. Raises ``Unavailable``, ``AccessDenied``,
-    and what the methods say.
+    Every call is finished, and its effect visible to all, when it returns. Raises ``Unavailable`` (then it may have had
+    its effect all the same), ``AccessDenied``, and what the methods say.
     """
 
     def __init__(self, connect: Callable[[], BackendAdmin], read_timeout: float) -> None:

@@ -157,6 +157,7 @@ class KafkaAdmin(BackendAdmin):
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+        self._connection.close()
 
     def _open_reader(self) -> Consumer:
         if self._reader is None:

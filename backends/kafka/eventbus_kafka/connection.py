@@ -22,9 +22,21 @@ T = TypeVar("T")
 
 _TURN_SECONDS = 0.05
 
-#: How long the client may wait for an answer about a group: far longer than we do. One that comes after the client has
-#: given up on it can end the whole process (librdkafka 2.16: rd_kafka_enq_once_del_source_return).
+#: How long the client itself may wait for an answer about a group: far longer than we do, who then end the client. If
+#: it gave up by itself, a late answer could end the process (librdkafka 2.16: rd_kafka_enq_once_del_source_return).
 PATIENCE_SECONDS = 3600.0
+
+
+class _Complaints:
+    """What the connections of a client complained of last. The client holds this, and not its ``Connection``."""
+
+    def __init__(self) -> None:
+        self.last: KafkaError | None = None
+
+    def note(self, error: KafkaError) -> None:
+        # The reason comes before the summary "all brokers are down", which says less.
+        if self.last is None or error.name() != "_ALL_BROKERS_DOWN":
+            self.last = error
 
 
 class Connection:
@@ -35,25 +47,32 @@ class Connection:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
-        self._last: KafkaError | None = None
-        try:
-            # AdminClient delivers errors only inside its poll().
-            config: dict[str, Any] = {**settings.client_config(), "error_cb": self._on_error}
-            self.client = AdminClient(config)
-        except CLIENT_ERRORS as error:
-            what = "opening a Kafka client (check ca_file, cert_file, key_file and client_options)"
-            raise of_exception(what, error) from error
+        self._complaints = _Complaints()
+        self._client: AdminClient | None = None
         self._probe()
+
+    @property
+    def client(self) -> AdminClient:
+        """The client, a new one after :meth:`close`."""
+        if self._client is None:
+            try:
+                # AdminClient delivers errors only inside its poll().
+                config: dict[str, Any] = {**self.settings.client_config(), "error_cb": self._complaints.note}
+                self._client = AdminClient(config)
+            except CLIENT_ERRORS as error:
+                what = "opening a Kafka client (check ca_file, cert_file, key_file and client_options)"
+                raise of_exception(what, error) from error
+        return self._client
+
+    def close(self) -> None:
+        """Close the connections at once; a request that has not gone out yet never will."""
+        self._client = None
 
     @property
     def last_text(self) -> str:
         """What the connections complained of last; empty when nothing."""
-        return "" if self._last is None else f"{self._last.str()} [{self._last.name()}]"
-
-    def _on_error(self, error: KafkaError) -> None:
-        # The reason comes before the summary "all brokers are down", which says less.
-        if self._last is None or error.name() != "_ALL_BROKERS_DOWN":
-            self._last = error
+        last = self._complaints.last
+        return "" if last is None else f"{last.str()} [{last.name()}]"
 
     def _probe(self) -> None:
         timeout = self.settings.connect_timeout_seconds
@@ -65,7 +84,7 @@ class Connection:
         if not answer.done() or answer.exception(0) is not None:
             self.client.poll(0)
             self._raise_denial()
-            last = None if self._last is None else KafkaException(self._last)
+            last = None if self._complaints.last is None else KafkaException(self._complaints.last)
             cause = answer.exception(0) if answer.done() else last
             raise Unavailable(
                 f"no Kafka broker answered at {self.settings.bootstrap_servers} within {timeout:g} s"
@@ -73,10 +92,10 @@ class Connection:
                 f"and security_protocol ({self.settings.security_protocol})",
                 backend="kafka",
             ) from cause
-        self._last = None
+        self._complaints.last = None
 
     def _raise_denial(self) -> None:
-        if self._last is not None and refused(self._last):
+        if self._complaints.last is not None and refused(self._complaints.last):
             raise AccessDenied(
                 f"no trusted connection of {self.settings.user} to Kafka at {self.settings.bootstrap_servers}: "
                 f"{self.last_text}; check sasl_*, ca_file, cert_file and key_file",
@@ -92,8 +111,13 @@ class Connection:
         """Wait for an admin call's answer, at most a little longer than ``request_timeout_seconds``."""
         try:
             return answer.result(timeout=self.settings.request_timeout_seconds + 1)
-        except (*CLIENT_ERRORS, TimeoutError, ValueError) as error:
+        except (*CLIENT_ERRORS, ValueError) as error:
             raise self.explain(what, error, topic=topic) from error
+        except TimeoutError as error:
+            explained = self.explain(what, error, topic=topic)
+            # With the client ends the request, which it would go on trying after the caller was told that it failed.
+            self.close()
+            raise explained from error
 
     def only(self, what: str, answers: dict[Any, Future[T]], *, topic: str | None = None) -> T:
         """The result of a call that was made for one thing."""

@@ -19,7 +19,7 @@ from eventbus_core.errors import EventBusError, Unavailable
 from eventbus_core.records import Record
 from eventbus_kafka.errors import CLIENT_ERRORS, CONFLICT, broker_error, kafka_error, of_exception
 from eventbus_kafka.positions import Places
-from eventbus_kafka.producer import hasten, producer_config
+from eventbus_kafka.producer import producer_config
 from eventbus_kafka.settings import KafkaSettings
 
 #: The broker has ended the transaction, as it took too long, or lost this producer's place.
@@ -54,14 +54,14 @@ class Transactions:
         self._refused: tuple[KafkaError, str | None] | None = None
 
     def run(self, records: Sequence[Record], places: Places, metadata: Any) -> None:
-        """Store the records and commit the offsets, of which there are some.
+        """Store the records and commit the offsets; ``metadata`` is the consumer's, from before its holds were checked.
 
-        ``metadata`` is the consumer's, from before its holds were checked. Raises ``OutcomeUnknown``; after any other
-        error nothing is stored or committed. Blocks for ``request_timeout_seconds`` at most, a little more to abort.
+        Raises ``OutcomeUnknown``; after any other error nothing is stored or committed. Blocks for at most
+        ``request_timeout_seconds``, and a little more to abort.
         """
         deadline = time.monotonic() + self._settings.request_timeout_seconds
         self._refused = None
-        producer = self._producer or self._open(deadline, next(iter(places))[0])
+        producer = self._producer or self._open(deadline)
         try:
             producer.begin_transaction()
             self._produce(producer, records, deadline)
@@ -90,7 +90,7 @@ class Transactions:
         if self._producer is not None:
             self._drop(self._producer)
 
-    def _open(self, deadline: float, topic: str) -> Producer:
+    def _open(self, deadline: float) -> Producer:
         settings = self._settings
         config = {
             **producer_config(settings, max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES),
@@ -102,7 +102,6 @@ class Transactions:
         }
         try:
             producer = Producer(config)
-            hasten(producer, topic)
             self._until(deadline, producer.init_transactions)
         except CLIENT_ERRORS as error:
             raise self._explain(error) from error

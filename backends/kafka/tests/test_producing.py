@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import statistics
 import time
 
 import pytest
@@ -58,8 +59,9 @@ def test_the_first_record_does_not_wait_for_the_clients_own_timer(bus: Bus) -> N
         producer.close()
         return took
 
-    # With the timer none takes less than 0.5 s, so one that does shows that there is no waiting for it.
-    assert min(first_record_seconds() for _ in range(5)) < 0.4
+    # With the timer none takes less than 0.5 s.
+    took = [first_record_seconds() for _ in range(5)]
+    assert statistics.median(took) < 0.4, took
 
 
 def test_a_killed_broker_loses_repeats_and_reorders_nothing(bus: Bus, kafka_broker: Broker) -> None:
