@@ -148,7 +148,8 @@ class _Outsider:
 def topics_of(connection: Connection, group: str) -> set[str]:
     """The topics that a group has committed offsets in. Raises Unavailable while its coordinator is not ready.
 
-    For operators, so by the admin client: an ``_Outsider`` would have to name all partitions of the cluster.
+    For operators, so by the admin client: an ``_Outsider`` would have to name all partitions of the cluster. A
+    coordinator that moves within the call can end the process, see there.
     """
     what = f"reading positions of group {group!r}"
     try:
