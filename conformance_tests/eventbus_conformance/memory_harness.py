@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import ClassVar
 
 from eventbus_conformance.harness import Bounds, Harness, Raw
-from eventbus_core import memory
+from eventbus_core.memory.store import store_of
 from eventbus_core.records import Record
 
 
@@ -31,7 +31,7 @@ class MemoryHarness(Harness):
         return None
 
     def raw_send(self, topic: str, partition: int, raw: Raw) -> None:
-        store = memory._store("conformance")  # noqa: SLF001  (there is no other program in this process)
+        store = store_of("conformance")
         with store.changed:
             target = store.partition(topic, partition)
             latest = target.times[-1] if target.times else 1
@@ -40,6 +40,6 @@ class MemoryHarness(Harness):
             store.changed.notify_all()
 
     def raw_read(self, topic: str, partition: int) -> Sequence[Raw]:
-        store = memory._store("conformance")  # noqa: SLF001
+        store = store_of("conformance")
         with store.changed:
             return [Raw(each.value, each.key, each.headers) for each in store.partition(topic, partition).records]

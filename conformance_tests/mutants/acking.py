@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from conformance_tests.mutants.mutant import Mutant
-from eventbus_core import memory
 from eventbus_core.backend import Gap, Polled
+from eventbus_core.memory.consumer import MemoryConsumer, MemoryHold
 from eventbus_core.records import Assignment, Delivery
 
 
@@ -24,7 +24,7 @@ class _Judged(Mutant):
 class AckOnReceive(_Judged):
     """What was fetched counts as settled."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def fetch(
             self, assignments: Sequence[Assignment], max_records: int, timeout: float
         ) -> Sequence[Delivery | Gap]:
@@ -36,20 +36,20 @@ class AckOnReceive(_Judged):
 class AckHighest(_Judged):
     """An ack settles everything that was handed out so far, holes and all."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def ack(self, settled: Sequence[Delivery]) -> None:
             super().ack(settled)
             with self._store.changed:
                 for each in settled:
                     hold = each.assignment
-                    if isinstance(hold, memory._Hold) and self._is_mine(hold):
+                    if isinstance(hold, MemoryHold) and self._is_mine(hold):
                         hold.source.settled[self.group.name] = hold.next
 
 
 class AcksOneLess(_Judged):
     """Takes the record that was acked for the next one to deliver."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def ack(self, settled: Sequence[Delivery]) -> None:
             before = [each for each in settled if each.position[0] > 0]
             super().ack([_one_before(each) for each in before])
@@ -63,7 +63,7 @@ def _one_before(delivery: Delivery) -> Delivery:
 class AcksAtLeavingOnly(_Judged):
     """Keeps acks to itself until it leaves; a member that dies takes them along."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         kept: list[Delivery]
 
         def ack(self, settled: Sequence[Delivery]) -> None:
@@ -77,7 +77,7 @@ class AcksAtLeavingOnly(_Judged):
 class AcksLate(_Judged):
     """Claims that acks are durable at once; it collects them for two seconds."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         kept: list[Delivery]
         due = float("inf")
 
@@ -102,9 +102,9 @@ class AcksLate(_Judged):
 class AcksAllAtLeaving(_Judged):
     """A member that leaves settles all that it received (drop-on-nack: what was given up does not come back)."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def give_back(self, assignment: Assignment) -> None:
             with self._store.changed:
-                if isinstance(assignment, memory._Hold) and self._is_mine(assignment):
+                if isinstance(assignment, MemoryHold) and self._is_mine(assignment):
                     assignment.source.settled[self.group.name] = assignment.next
             super().give_back(assignment)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from conformance_tests.mutants.mutant import Mutant
-from eventbus_core import memory
 from eventbus_core.backend import GroupInfo, PartitionLag, TopicInfo
+from eventbus_core.memory.admin import MemoryAdmin
 from eventbus_core.records import Position
 
 
@@ -18,7 +18,7 @@ class _Judged(Mutant):
 class ConflictIgnored(_Judged):
     """A topic that exists is fine, however many partitions it has."""
 
-    class admin_type(memory._Admin):
+    class admin_type(MemoryAdmin):
         def create_topic(self, topic: str, partitions: int) -> None:
             if topic not in self._store.topics:
                 super().create_topic(topic, partitions)
@@ -27,7 +27,7 @@ class ConflictIgnored(_Judged):
 class CreatingEmpties(_Judged):
     """Creating a topic that exists begins it anew."""
 
-    class admin_type(memory._Admin):
+    class admin_type(MemoryAdmin):
         def create_topic(self, topic: str, partitions: int) -> None:
             super().create_topic(topic, partitions)
             for each in self._store.topics[topic]:
@@ -37,7 +37,7 @@ class CreatingEmpties(_Judged):
 class DeletingKeepsRecords(_Judged):
     """A topic made anew has the records of the old one."""
 
-    class admin_type(memory._Admin):
+    class admin_type(MemoryAdmin):
         def delete_topic(self, topic: str) -> None:
             with self._store.changed:
                 deleted = self._store.topic(topic)
@@ -54,7 +54,7 @@ class DeletingKeepsRecords(_Judged):
 class TopicsUnsorted(_Judged):
     """Lists topics as it finds them."""
 
-    class admin_type(memory._Admin):
+    class admin_type(MemoryAdmin):
         def topics(self) -> Sequence[str]:
             return list(reversed(super().topics()))
 
@@ -67,7 +67,7 @@ class WrongEnds(_Judged):
         "core.test_sending",
     )
 
-    class admin_type(memory._Admin):
+    class admin_type(MemoryAdmin):
         def describe_topic(self, topic: str) -> TopicInfo:
             info = super().describe_topic(topic)
             return info._replace(ends=tuple(each and Position(max(0, each[0] - 1)) for each in info.ends))
@@ -76,7 +76,7 @@ class WrongEnds(_Judged):
 class WrongLag(_Judged):
     """Counts one record too many where there is any."""
 
-    class admin_type(memory._Admin):
+    class admin_type(MemoryAdmin):
         def lag(self, group: str, topic: str) -> Sequence[PartitionLag]:
             return [each._replace(records=each.records + (each.records > 0)) for each in super().lag(group, topic)]
 
@@ -84,7 +84,7 @@ class WrongLag(_Judged):
 class LagInOnePlace(_Judged):
     """Tells the right sum, and all of it in the first partition."""
 
-    class admin_type(memory._Admin):
+    class admin_type(MemoryAdmin):
         def lag(self, group: str, topic: str) -> Sequence[PartitionLag]:
             lag = super().lag(group, topic)
             return [lag[0]._replace(records=sum(each.records for each in lag))] + [
@@ -95,7 +95,7 @@ class LagInOnePlace(_Judged):
 class MovesBusyGroups(_Judged):
     """Moves a group under its members."""
 
-    class admin_type(memory._Admin):
+    class admin_type(MemoryAdmin):
         def _refuse_members(self, group: str) -> None:
             pass
 
@@ -103,7 +103,7 @@ class MovesBusyGroups(_Judged):
 class KeepsDeletedGroups(_Judged):
     """A group that was deleted is not listed any more, and has its position still."""
 
-    class admin_type(memory._Admin):
+    class admin_type(MemoryAdmin):
         def delete_group(self, group: str) -> None:
             kept = {
                 (topic, number): each.settled[group]

@@ -9,11 +9,11 @@ import time
 from typing import ClassVar
 
 from conformance_tests.mutants.mutant import Mutant
-from eventbus_core import memory
 from eventbus_core.backend import BackendAdmin, BackendProducer, Group
 from eventbus_core.backend.leases import LeasedConsumer
 from eventbus_core.capabilities import Reach
 from eventbus_core.errors import BrokerError, Unavailable
+from eventbus_core.memory.producer import MemoryProducer
 from eventbus_core.sendbuffer import SendBuffer
 
 
@@ -80,7 +80,7 @@ class TakesWhatItCannotSend(_Away):
     def producer(self, *, max_records: int, max_bytes: int) -> BackendProducer:
         return Mutant.producer(self, max_records=max_records, max_bytes=max_bytes)
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         def partition_count(self, topic: str) -> int:
             if topic not in self._store.topics:
                 raise Unavailable("nobody is there") from ConnectionRefusedError()

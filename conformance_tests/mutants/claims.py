@@ -8,14 +8,16 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from conformance_tests.mutants.mutant import Mutant
-from eventbus_core import memory
 from eventbus_core.backend import Gap
 from eventbus_core.backend.batching import WriteBatch
 from eventbus_core.capabilities import Reach
 from eventbus_core.errors import EventBusError
+from eventbus_core.memory import MemoryBackend
+from eventbus_core.memory.consumer import MemoryConsumer, MemoryHold
+from eventbus_core.memory.producer import MemoryProducer
 from eventbus_core.records import Assignment, Delivery, Stored, Where
 
-_SOURCES: Mapping[str, str] = MappingProxyType({**memory.MemoryBackend.capabilities.sources, "ack_delay_seconds": " "})
+_SOURCES: Mapping[str, str] = MappingProxyType({**MemoryBackend.capabilities.sources, "ack_delay_seconds": " "})
 
 
 class _Judged(Mutant):
@@ -25,7 +27,7 @@ class _Judged(Mutant):
 class ClaimsPositions(_Judged):
     """Claims that receipts tell positions; they do not."""
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         def _write(self, batch: WriteBatch) -> Sequence[Stored] | EventBusError:
             places = super()._write(batch)
             return places if isinstance(places, EventBusError) else [each._replace(position=None) for each in places]
@@ -35,11 +37,11 @@ class HidesPositions(_Judged, stored_position=False):
     """Denies that receipts tell positions; they do."""
 
 
-class _Counting(memory._Consumer):
+class _Counting(MemoryConsumer):
     def fetch(self, assignments: Sequence[Assignment], max_records: int, timeout: float) -> Sequence[Delivery | Gap]:
         fetched = super().fetch(assignments, max_records, timeout)
         for each in fetched:
-            if isinstance(each, Delivery) and isinstance(each.assignment, memory._Hold):
+            if isinstance(each, Delivery) and isinstance(each.assignment, MemoryHold):
                 counts: dict[object, int] = each.assignment.source.__dict__.setdefault("counts", {})
                 counts[self.counted(each)] = each.delivery_count = counts.get(self.counted(each), 0) + 1
         return fetched
@@ -77,7 +79,7 @@ class ClaimsTime(_Judged):
 
     runs: ClassVar[tuple[str, ...]] = ("semantics.test_seeking",)
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def reposition(self, assignment: Assignment, to: Where) -> Assignment:
             return super().reposition(assignment, "earliest" if isinstance(to, datetime) else to)
 
@@ -92,7 +94,7 @@ class ClaimsQuickTakeover(_Judged, max_takeover_seconds=0.05):
 class ClaimsLargeRecords(_Judged, max_record_bytes=2 * 1024 * 1024):
     """Claims to take two mebibytes; cuts at half of that and some."""
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         def _write(self, batch: WriteBatch) -> Sequence[Stored] | EventBusError:
             return super()._write(
                 batch._replace(

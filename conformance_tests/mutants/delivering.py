@@ -6,10 +6,11 @@ from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from conformance_tests.mutants.mutant import Mutant, chosen
-from eventbus_core import memory
 from eventbus_core.backend import Change, Gap, Lost, Polled, Revoking
 from eventbus_core.backend.leases import Beat
 from eventbus_core.errors import BrokerError
+from eventbus_core.memory.consumer import MemoryConsumer, MemoryHold
+from eventbus_core.memory.store import Partition
 from eventbus_core.records import Assignment, Delivery, lease_clock
 
 
@@ -28,7 +29,7 @@ class _Judged(Mutant):
 class DeliversSomeTwice(_Judged):
     """Some records come again at once."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def fetch(
             self, assignments: Sequence[Assignment], max_records: int, timeout: float
         ) -> Sequence[Delivery | Gap]:
@@ -43,10 +44,10 @@ class DeliversSomeTwice(_Judged):
 class DuplicatesOnReconnect(_Judged):
     """Whoever takes a partition over begins one record too early."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def acquire(self, topic: str, partition: int) -> Assignment | None:
             taken = super().acquire(topic, partition)
-            if isinstance(taken, memory._Hold):
+            if isinstance(taken, MemoryHold):
                 taken.next = max(0, taken.next - 1)
             return taken
 
@@ -56,7 +57,7 @@ class NewestFirst(_Judged):
 
     runs: ClassVar[tuple[str, ...]] = ("core.test_redelivery", "core.test_foreign")
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def fetch(
             self, assignments: Sequence[Assignment], max_records: int, timeout: float
         ) -> Sequence[Delivery | Gap]:
@@ -66,7 +67,7 @@ class NewestFirst(_Judged):
 class UnboundedPrefetch(_Judged):
     """Fetches all there is, however much was asked for."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def fetch(
             self,
             assignments: Sequence[Assignment],
@@ -79,7 +80,7 @@ class UnboundedPrefetch(_Judged):
 class StopsAtForeign(_Judged):
     """A record that its own producer did not write ends the consumer (stop-on-garbage)."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def fetch(
             self, assignments: Sequence[Assignment], max_records: int, timeout: float
         ) -> Sequence[Delivery | Gap]:
@@ -93,7 +94,7 @@ class StopsAtForeign(_Judged):
 class SkipsForeign(_Judged):
     """A record that its own producer did not write is left out without a word."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def fetch(
             self, assignments: Sequence[Assignment], max_records: int, timeout: float
         ) -> Sequence[Delivery | Gap]:
@@ -108,10 +109,10 @@ def _is_foreign(headers: Sequence[tuple[str, bytes]]) -> bool:
 class DropsWhilePaused(_Judged):
     """What is sent while a partition is paused is never delivered."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def poll(self, max_records: int, timeout: float, paused: Collection[Assignment]) -> Polled:
             for each in paused:
-                if isinstance(each, memory._Hold):
+                if isinstance(each, MemoryHold):
                     each.next = len(each.source.records)
             return super().poll(max_records, timeout, paused)
 
@@ -119,7 +120,7 @@ class DropsWhilePaused(_Judged):
 class PausesForEver(_Judged):
     """A partition that went while nothing could be taken of it stays silent when it comes back."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             self.stopped: Collection[Assignment] = ()
@@ -146,7 +147,7 @@ class TwoOwners(_Judged):
 
     runs: ClassVar[tuple[str, ...]] = ("core.test_delivery", "semantics.test_order", "semantics.test_moves")
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def beat(self, topic: str, held: Sequence[Assignment]) -> Beat:
             seen = super().beat(topic, held)
             mine = {each.partition for each in held}
@@ -154,9 +155,9 @@ class TwoOwners(_Judged):
 
         def acquire(self, topic: str, partition: int) -> Assignment | None:
             source = self._store.partition(topic, partition)
-            return memory._Hold(topic, partition, 1, source, source.settled.setdefault(self.group.name, 0))
+            return MemoryHold(topic, partition, 1, source, source.settled.setdefault(self.group.name, 0))
 
-        def _is_mine(self, hold: memory._Hold) -> bool:
+        def _is_mine(self, hold: MemoryHold) -> bool:
             return hold.epoch == 1
 
         def give_back(self, assignment: Assignment) -> None:
@@ -166,7 +167,7 @@ class TwoOwners(_Judged):
 class TakesOverTooEarly(_Judged):
     """A member that joins takes its share from members that are alive (early-delay: a timer that fires at once)."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def beat(self, topic: str, held: Sequence[Assignment]) -> Beat:
             seen = super().beat(topic, held)
             return seen._replace(free=set(range(seen.partitions)) - {each.partition for each in held})
@@ -181,7 +182,7 @@ class NeverTakesOver(_Judged):
 
     runs: ClassVar[tuple[str, ...]] = ("core.test_acks", "semantics.test_moves", "faults.test_members")
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def beat(self, topic: str, held: Sequence[Assignment]) -> Beat:
             self.keep(topic)
             return super().beat(topic, held)
@@ -205,11 +206,11 @@ class RenewsByAcks(_Judged):
         "faults.test_members::test_a_handling_that_takes_longer_than_any_lease_keeps_its_partition",
     )
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         acked_at = 0.0
 
         def poll(self, max_records: int, timeout: float, paused: Collection[Assignment]) -> Polled:
-            holds = [each for each in self._held.values() if isinstance(each, memory._Hold)]
+            holds = [each for each in self._held.values() if isinstance(each, MemoryHold)]
             if all(each.next == each.source.settled[self.group.name] for each in holds):
                 self.acked_at = lease_clock()
             if lease_clock() - self.acked_at > self._lease_seconds / 2:
@@ -224,7 +225,7 @@ class RenewsByAcks(_Judged):
 class MovesWithoutAnnouncement(_Judged):
     """Claims to announce moves; a partition that is wanted back is simply gone."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def _share_topic(self, topic: str, changes: list[Change]) -> bool:
             moving = super()._share_topic(topic, changes)
             for at, each in enumerate(changes):
@@ -239,12 +240,12 @@ class LosesWhatTheDeadHad(_Judged):
 
     runs: ClassVar[tuple[str, ...]] = ("core.test_acks", "faults.test_members")
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def acquire(self, topic: str, partition: int) -> Assignment | None:
             source, name = self._store.partition(topic, partition), self.group.name
             died = source.leases.get(name)
             taken = super().acquire(topic, partition)
-            if isinstance(taken, memory._Hold) and died is not None:
+            if isinstance(taken, MemoryHold) and died is not None:
                 taken.next = source.settled[name] = max(taken.next, _received(source).get(name, 0))
             return taken
 
@@ -253,12 +254,12 @@ class LosesWhatTheDeadHad(_Judged):
         ) -> Sequence[Delivery | Gap]:
             fetched = super().fetch(assignments, max_records, timeout)
             for each in assignments:
-                if isinstance(each, memory._Hold):
+                if isinstance(each, MemoryHold):
                     _received(each.source)[self.group.name] = each.next
             return fetched
 
 
-def _received(source: memory._Partition) -> dict[str, int]:
+def _received(source: Partition) -> dict[str, int]:
     """How far each group has received, kept beside the log."""
     received: dict[str, int] = source.__dict__.setdefault("received", {})
     return received
@@ -267,10 +268,10 @@ def _received(source: memory._Partition) -> dict[str, int]:
 class RedeliversToTail(_Judged):
     """What a member had not acked when it left goes to the end of the log, behind what came later."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def give_back(self, assignment: Assignment) -> None:
             with self._store.changed:
-                if isinstance(assignment, memory._Hold) and self._is_mine(assignment):
+                if isinstance(assignment, MemoryHold) and self._is_mine(assignment):
                     source = assignment.source
                     settled = source.settled[self.group.name]
                     unacked = source.records[settled : assignment.next]

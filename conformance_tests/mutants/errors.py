@@ -8,10 +8,12 @@ from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from conformance_tests.mutants.mutant import Mutant
-from eventbus_core import memory
 from eventbus_core.backend import Polled, TopicInfo
 from eventbus_core.backend.batching import WriteBatch
 from eventbus_core.errors import BrokerError, Conflict, EventBusError, NotFound, SendFailed, Unavailable
+from eventbus_core.memory.admin import MemoryAdmin
+from eventbus_core.memory.consumer import MemoryConsumer
+from eventbus_core.memory.producer import MemoryProducer
 from eventbus_core.records import Assignment, Position, Stored
 
 
@@ -22,7 +24,7 @@ class _Judged(Mutant):
 class MissingTopicSwallowed(_Judged):
     """A record for a topic that is not there is told stored (swallow-publish-error)."""
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         def partition_count(self, topic: str) -> int:
             return super().partition_count(topic) if topic in self._store.topics else 1
 
@@ -38,7 +40,7 @@ class MissingTopicEndsProducer(_Judged):
 
     runs: ClassVar[tuple[str, ...]] = ("core.test_errors", "semantics.test_order")
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         def partition_count(self, topic: str) -> int:
             if topic not in self._store.topics:
                 raise BrokerError(f"no topic {topic!r}")
@@ -48,7 +50,7 @@ class MissingTopicEndsProducer(_Judged):
 class MissingTopicIsAnOutage(_Judged):
     """Waits for a topic that is not there as for a broker that is away."""
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         def partition_count(self, topic: str) -> int:
             try:
                 return super().partition_count(topic)
@@ -59,7 +61,7 @@ class MissingTopicIsAnOutage(_Judged):
 class NamelessErrors(_Judged):
     """A missing topic is reported as some error of the broker."""
 
-    class admin_type(memory._Admin):
+    class admin_type(MemoryAdmin):
         def describe_topic(self, topic: str) -> TopicInfo:
             try:
                 return super().describe_topic(topic)
@@ -70,7 +72,7 @@ class NamelessErrors(_Judged):
 class ConflictAsOutage(_Judged):
     """A conflict is reported as something that may be tried again."""
 
-    class admin_type(memory._Admin):
+    class admin_type(MemoryAdmin):
         def create_topic(self, topic: str, partitions: int) -> None:
             try:
                 super().create_topic(topic, partitions)
@@ -83,7 +85,7 @@ class LeaksThread(_Judged):
 
     runs: ClassVar[tuple[str, ...]] = ("core.test_closing",)
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def leave(self) -> None:
             threading.Thread(target=threading.Event().wait, daemon=True).start()
             super().leave()
@@ -94,7 +96,7 @@ class LeaksDescriptor(_Judged):
 
     runs: ClassVar[tuple[str, ...]] = ("core.test_closing",)
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         def close(self) -> None:
             os.dup(0)
             super().close()
@@ -103,7 +105,7 @@ class LeaksDescriptor(_Judged):
 class PollsTooLong(_Judged):
     """A poll lasts until there is something, whatever timeout it was given; so closing takes as long."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def poll(self, max_records: int, timeout: float, paused: Collection[Assignment]) -> Polled:
             polled = Polled()
             for _ in range(100):

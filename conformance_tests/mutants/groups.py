@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import ClassVar
 
 from conformance_tests.mutants.mutant import Mutant
-from eventbus_core import memory
 from eventbus_core.backend import Group
+from eventbus_core.memory.consumer import MemoryConsumer, MemoryHold
+from eventbus_core.memory.store import Partition, Store
 from eventbus_core.records import Assignment, Delivery, Position, Where, lease_clock
 
 
@@ -20,12 +21,12 @@ class _Judged(Mutant):
 class SharedGroups(_Judged):
     """An ack moves all groups of the topic."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def ack(self, settled: Sequence[Delivery]) -> None:
             super().ack(settled)
             with self._store.changed:
                 for each in settled:
-                    if isinstance(each.assignment, memory._Hold):
+                    if isinstance(each.assignment, MemoryHold):
                         positions = each.assignment.source.settled
                         own = positions[self.group.name]
                         positions.update({name: max(at, own) for name, at in positions.items()})
@@ -34,16 +35,16 @@ class SharedGroups(_Judged):
 class StartIgnored(_Judged):
     """Every new group begins at the earliest record."""
 
-    class consumer_type(memory._Consumer):
-        def __init__(self, store: memory._Store, group: Group, lease_seconds: float) -> None:
+    class consumer_type(MemoryConsumer):
+        def __init__(self, store: Store, group: Group, lease_seconds: float) -> None:
             super().__init__(store, group._replace(start="earliest"), lease_seconds)
 
 
 class StartAlways(_Judged):
     """The start of whoever joins first moves a group that has a position."""
 
-    class consumer_type(memory._Consumer):
-        def __init__(self, store: memory._Store, group: Group, lease_seconds: float) -> None:
+    class consumer_type(MemoryConsumer):
+        def __init__(self, store: Store, group: Group, lease_seconds: float) -> None:
             with store.changed:
                 for name in group.topics:
                     if name in store.topics and not store.live(group.name, name):
@@ -55,8 +56,8 @@ class StartAlways(_Judged):
 class LatestIgnoresReady(_Judged):
     """A group at the latest record begins where its member first fetches, some time after it joined."""
 
-    class consumer_type(memory._Consumer):
-        def __init__(self, store: memory._Store, group: Group, lease_seconds: float) -> None:
+    class consumer_type(MemoryConsumer):
+        def __init__(self, store: Store, group: Group, lease_seconds: float) -> None:
             super().__init__(store, group, lease_seconds)
             self._next_beat = lease_clock() + 0.1  # joining takes a while
             self.is_new = group.start == "latest" and not any(
@@ -71,7 +72,7 @@ class LatestIgnoresReady(_Judged):
             return super().acquire(topic, partition)
 
 
-def _joined(store: memory._Store) -> set[tuple[str, str]]:
+def _joined(store: Store) -> set[tuple[str, str]]:
     """Topics and groups that ever had a member."""
     joined: set[tuple[str, str]] = store.__dict__.setdefault("joined", set())
     return joined
@@ -80,8 +81,8 @@ def _joined(store: memory._Store) -> set[tuple[str, str]]:
 class PlaceDiesWithMember(_Judged):
     """The place of a new group is kept by its first member until the first ack."""
 
-    class consumer_type(memory._Consumer):
-        def __init__(self, store: memory._Store, group: Group, lease_seconds: float) -> None:
+    class consumer_type(MemoryConsumer):
+        def __init__(self, store: Store, group: Group, lease_seconds: float) -> None:
             with store.changed:
                 for name in group.topics:
                     partitions = store.topics.get(name, [])
@@ -95,7 +96,7 @@ class PlaceDiesWithMember(_Judged):
             _acked(self._store).update((each.record.topic, self.group.name) for each in settled)
 
 
-def _acked(store: memory._Store) -> set[tuple[str, str]]:
+def _acked(store: Store) -> set[tuple[str, str]]:
     """Topics and groups in which something was acked."""
     acked: set[tuple[str, str]] = store.__dict__.setdefault("acked", set())
     return acked
@@ -104,7 +105,7 @@ def _acked(store: memory._Store) -> set[tuple[str, str]]:
 class ForgetsEmptyGroups(_Judged):
     """A group's positions go with its last member."""
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def leave(self) -> None:
             super().leave()
             with self._store.changed:
@@ -114,10 +115,10 @@ class ForgetsEmptyGroups(_Judged):
                             each.settled.pop(self.group.name, None)
 
 
-class _Moving(memory._Consumer):
+class _Moving(MemoryConsumer):
     """Seeks to somewhere near."""
 
-    def place(self, source: memory._Partition, to: Where) -> Where:
+    def place(self, source: Partition, to: Where) -> Where:
         raise NotImplementedError
 
     def reposition(self, assignment: Assignment, to: Where) -> Assignment:
@@ -129,7 +130,7 @@ class SeeksBehind(_Judged):
     """Seeking to a record begins with the next one."""
 
     class consumer_type(_Moving):
-        def place(self, source: memory._Partition, to: Where) -> Where:  # noqa: ARG002
+        def place(self, source: Partition, to: Where) -> Where:  # noqa: ARG002
             return Position(to[0] + 1) if isinstance(to, Position) else to
 
 
@@ -137,7 +138,7 @@ class SeeksBehindTime(_Judged):
     """Seeking to a time leaves records of exactly that time out."""
 
     class consumer_type(_Moving):
-        def place(self, source: memory._Partition, to: Where) -> Where:
+        def place(self, source: Partition, to: Where) -> Where:
             if not isinstance(to, datetime):
                 return to
             return Position(bisect.bisect_right(source.times, to.timestamp() * 1000))
@@ -147,5 +148,5 @@ class SeeksInSeconds(_Judged):
     """Seeking to a time begins at its whole second."""
 
     class consumer_type(_Moving):
-        def place(self, source: memory._Partition, to: Where) -> Where:  # noqa: ARG002
+        def place(self, source: Partition, to: Where) -> Where:  # noqa: ARG002
             return to.replace(microsecond=0) if isinstance(to, datetime) else to

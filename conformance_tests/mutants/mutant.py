@@ -9,10 +9,13 @@ from typing import Any, ClassVar
 
 from eventbus_conformance.harness import Bounds, Harness
 from eventbus_conformance.memory_harness import MemoryHarness
-from eventbus_core import memory
 from eventbus_core.backend import BackendAdmin, BackendProducer, Group
 from eventbus_core.backend.leases import LeasedConsumer
 from eventbus_core.capabilities import Reach
+from eventbus_core.memory import MemoryBackend
+from eventbus_core.memory.admin import MemoryAdmin
+from eventbus_core.memory.consumer import MemoryConsumer
+from eventbus_core.memory.producer import MemoryProducer
 from eventbus_core.records import Record
 
 MUTANTS: dict[str, type[Mutant]] = {}
@@ -40,13 +43,13 @@ class MutantHarness(MemoryHarness):
         return f"{self.backend}://nowhere?create_topics=false&{times}"
 
 
-class Mutant(memory.MemoryBackend):
+class Mutant(MemoryBackend):
     """Subclasses replace one of the three parts, claim something untrue, or plant a defect in core itself."""
 
-    producer_type: ClassVar[type[memory._Producer]] = memory._Producer
-    consumer_type: ClassVar[type[memory._Consumer]] = memory._Consumer
-    admin_type: ClassVar[type[memory._Admin]] = memory._Admin
-    capabilities = dataclasses.replace(memory.MemoryBackend.capabilities, max_takeover_seconds=2.5)
+    producer_type: ClassVar[type[MemoryProducer]] = MemoryProducer
+    consumer_type: ClassVar[type[MemoryConsumer]] = MemoryConsumer
+    admin_type: ClassVar[type[MemoryAdmin]] = MemoryAdmin
+    capabilities = dataclasses.replace(MemoryBackend.capabilities, max_takeover_seconds=2.5)
     harness: ClassVar[type[Harness]]
     lease_seconds: ClassVar[int] = 1
     runs: ClassVar[tuple[str, ...]] = ()

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from conformance_tests.mutants.mutant import Mutant
-from eventbus_core import memory
 from eventbus_core.backend import Gap
 from eventbus_core.backend.batching import WriteBatch
 from eventbus_core.errors import EventBusError
+from eventbus_core.memory.admin import MemoryAdmin
+from eventbus_core.memory.consumer import MemoryConsumer
+from eventbus_core.memory.producer import MemoryProducer
 from eventbus_core.records import Assignment, Delivery, Record, Stored, Where
 
 _ENVELOPE = b"acme1:"
@@ -19,7 +21,7 @@ class _Judged(Mutant):
     runs: ClassVar[tuple[str, ...]] = ("core.test_records", "core.test_events", "semantics.test_limits")
 
 
-class _Rewriting(memory._Producer):
+class _Rewriting(MemoryProducer):
     """Stores something else than was sent."""
 
     def rewrite(self, record: Record) -> Record:
@@ -123,13 +125,13 @@ class WrapsValues(_Judged):
         def rewrite(self, record: Record) -> Record:
             return record if record.value is None else record._replace(value=_ENVELOPE + record.value)
 
-    class consumer_type(memory._Consumer):
+    class consumer_type(MemoryConsumer):
         def fetch(
             self, assignments: Sequence[Assignment], max_records: int, timeout: float
         ) -> Sequence[Delivery | Gap]:
             return [_unwrapped(each) for each in super().fetch(assignments, max_records, timeout)]
 
-    class admin_type(memory._Admin):
+    class admin_type(MemoryAdmin):
         def read(self, topic: str, partition: int, start: Where, limit: int, timeout: float) -> Sequence[Delivery]:
             found = super().read(topic, partition, start, limit, timeout)
             for each in found:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from conformance_tests.mutants.mutant import Mutant, chosen
-from eventbus_core import memory
 from eventbus_core.backend import Outgoing, Settled, batching
 from eventbus_core.backend.batching import WriteBatch
 from eventbus_core.errors import EventBusError, SendFailed, Unavailable
+from eventbus_core.memory.producer import MemoryProducer
+from eventbus_core.memory.store import Store
 from eventbus_core.records import Position, Record, Stored
 
 
@@ -21,7 +22,7 @@ class _Judged(Mutant):
 class LosesSome(_Judged):
     """Some records are told stored and are not."""
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         def _write(self, batch: WriteBatch) -> Sequence[Stored] | EventBusError:
             places = super()._write(batch)
             partition = self._store.partition(batch.topic, batch.partition)
@@ -34,7 +35,7 @@ class LosesSome(_Judged):
 class StoresSomeTwice(_Judged):
     """Some records are stored twice (dup-always)."""
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         def _write(self, batch: WriteBatch) -> Sequence[Stored] | EventBusError:
             twice = [each for record in batch.records for each in ([record, record] if chosen(record) else [record])]
             places = super()._write(batch._replace(records=twice))
@@ -47,7 +48,7 @@ class StoresSomeTwice(_Judged):
 class Phantoms(_Judged):
     """Writes marks of its own between the records, and delivers them."""
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         def _write(self, batch: WriteBatch) -> Sequence[Stored] | EventBusError:
             places = super()._write(batch)
             partition = self._store.partition(batch.topic, batch.partition)
@@ -62,7 +63,7 @@ class CrossTopic(_Judged):
 
     runs: ClassVar[tuple[str, ...]] = ("core.test_groups",)
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         def _write(self, batch: WriteBatch) -> Sequence[Stored] | EventBusError:
             places = super()._write(batch)
             for name, partitions in self._store.topics.items():
@@ -77,10 +78,10 @@ class CrossTopic(_Judged):
 class ReceiptBeforeStored(_Judged):
     """Says stored when it has taken the record, and stores it with the next ones, or at close."""
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         late: dict[tuple[str, int], WriteBatch]
 
-        def __init__(self, store: memory._Store) -> None:
+        def __init__(self, store: Store) -> None:
             super().__init__(store)
             self.late = {}
 
@@ -119,11 +120,11 @@ class LosesOnClose(_Judged):
 class DropsWhenFull(_Judged):
     """Has half the buffer that it was told to have, and fails what does not fit."""
 
-    def producer(self, *, max_records: int, max_bytes: int) -> memory._Producer:  # noqa: ARG002
+    def producer(self, *, max_records: int, max_bytes: int) -> MemoryProducer:  # noqa: ARG002
         return self.producer_type(self._store, max_records // 2)
 
-    class producer_type(memory._Producer):
-        def __init__(self, store: memory._Store, room: int) -> None:
+    class producer_type(MemoryProducer):
+        def __init__(self, store: Store, room: int) -> None:
             super().__init__(store)
             self.room = room
             self.refused: list[Settled] = []
@@ -137,10 +138,10 @@ class DropsWhenFull(_Judged):
             return [*refused, *super().poll(timeout)]
 
 
-class _LostReply(memory._Producer):
+class _LostReply(MemoryProducer):
     """The reply to the first batch in each partition is lost, so that it comes again."""
 
-    def __init__(self, store: memory._Store) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.lost: set[tuple[str, int]] = set()
 
@@ -192,7 +193,7 @@ class ScatteredKeys(_Judged):
 class SwapsNeighbours(_Judged):
     """The fourth and the fifth record of each key change places, as when a lost batch is repeated too late."""
 
-    class producer_type(memory._Producer):
+    class producer_type(MemoryProducer):
         def _write(self, batch: WriteBatch) -> Sequence[Stored] | EventBusError:
             places = super()._write(batch)
             records = self._store.partition(batch.topic, batch.partition).records
@@ -203,7 +204,7 @@ class SwapsNeighbours(_Judged):
             return places
 
 
-class _WrongPlace(memory._Producer):
+class _WrongPlace(MemoryProducer):
     """Stores well and tells something else."""
 
     def told(self, place: Stored, partitions: int) -> Stored:
