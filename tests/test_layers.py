@@ -50,7 +50,7 @@ def _package(folder: Path, name: str, module: str, source: str) -> Path:
         ("events.py", "from . import settings", "upwards: eventbus_core.settings"),
         ("consumer.py", "import eventbus_core.brand_new", "upwards: eventbus_core.brand_new"),
         ("utils.py", "", "no place in CORE_LAYERS"),
-        ("memory.py", "import eventbus_redis", "imports eventbus_redis"),
+        ("memory/store.py", "import eventbus_redis", "imports eventbus_redis"),
     ],
 )
 def test_a_violation_in_core_is_found(tmp_path: Path, module: str, source: str, message: str) -> None:

@@ -49,12 +49,17 @@ class Connection:
         self.settings = settings
         self._complaints = _Complaints()
         self._client: AdminClient | None = None
-        self._probe()
+        try:
+            self._probe()
+        except EventBusError:
+            self.close()
+            raise
 
     @property
     def client(self) -> AdminClient:
         """The client, a new one after :meth:`close`."""
         if self._client is None:
+            self._complaints = _Complaints()
             try:
                 # AdminClient delivers errors only inside its poll().
                 config: dict[str, Any] = {**self.settings.client_config(), "error_cb": self._complaints.note}
@@ -65,7 +70,7 @@ class Connection:
         return self._client
 
     def close(self) -> None:
-        """Close the connections at once; a request that has not gone out yet never will."""
+        """Close the connections; a request that has not gone out yet never will."""
         self._client = None
 
     @property

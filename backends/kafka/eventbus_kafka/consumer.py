@@ -123,5 +123,6 @@ class KafkaConsumer(BackendConsumer):
             raise Unavailable(
                 "the broker did not confirm that this member left; it will notice by itself", backend="kafka"
             )
+        self._connection.close()
         if self._member.close_error is not None:
             raise self._member.close_error

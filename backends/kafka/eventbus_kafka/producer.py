@@ -71,7 +71,7 @@ class _Haste:
         if self._topic is None or not self._next <= time.monotonic() < self._end:
             return False
         self._next = time.monotonic() + _ASK_SECONDS
-        # A late answer does it too; what is wrong with the topic or the connection is told elsewhere.
+        # A late answer does it too. A topic that does not exist, or is no name at all, fails with its records.
         with suppress(*CLIENT_ERRORS, TypeError, ValueError):
             self._client.list_topics(self._topic, timeout=timeout)
         return True
@@ -113,7 +113,7 @@ class KafkaProducer(BackendProducer):
         if self._waiting:
             del self._waiting[: self._hand_over(self._waiting)]
         settled, self._settled = self._settled, []
-        if settled:
+        if settled and isinstance(settled[-1].outcome, Stored):
             self._haste.end()
         if not settled and self._ended_by is not None:
             raise broker_error("the Kafka producer ended", self._ended_by, user=self._user)

@@ -52,8 +52,11 @@ def test_an_unknown_topic_fails_soon(bus: Bus) -> None:
 def test_the_first_record_does_not_wait_for_the_clients_own_timer(bus: Bus) -> None:
     def first_record_seconds() -> float:
         producer = bus.backend.producer(max_records=10, max_bytes=1000)
+        producer.send([Outgoing(1, Record(bus.topic, b"v", timestamp_ms=0))])
+        (refused,) = producer.poll(0.0)
+        assert isinstance(refused.outcome, SendFailed)
         began = time.monotonic()
-        producer.send([Outgoing(1, Record(bus.topic, b"v"))])
+        producer.send([Outgoing(2, Record(bus.topic, b"v"))])
         wait_until(lambda: producer.poll(0.05), 10, what="the record is stored")
         took = time.monotonic() - began
         producer.close()
