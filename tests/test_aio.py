@@ -166,7 +166,7 @@ def test_what_is_stored_is_forgotten(bus: EventBus) -> None:
         for number in range(5000):
             await publisher.enqueue(Counted(number=number))
             if number % 500 == 0:
-                wait_until(publisher._open[-1].done, 5, what="it is stored")
+                wait_until(lambda: all(each.done() for each in publisher._open), 5, what="all are stored")
         assert len(publisher._open) <= 2000
         await publisher.flush()
 
