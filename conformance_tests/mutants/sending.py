@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from conformance_tests.mutants.mutant import Mutant, chosen
@@ -17,6 +19,18 @@ from eventbus_core.records import Position, Record, Stored
 
 class _Judged(Mutant):
     runs: ClassVar[tuple[str, ...]] = ("core.test_records", "core.test_sending", "core.test_delivery")
+
+
+class NotesWhatItStores(_Judged):
+    """No defect: writes into its working directory what it stored, one line for each record."""
+
+    notes = Path("stored.txt")
+
+    class producer_type(MemoryProducer):
+        def _write(self, batch: WriteBatch) -> Sequence[Stored] | EventBusError:
+            with NotesWhatItStores.notes.open("a") as lines:
+                lines.writelines(f"{each.key!r} {zlib.crc32(each.value or b'')}\n" for each in batch.records)
+            return super()._write(batch)
 
 
 class LosesSome(_Judged):

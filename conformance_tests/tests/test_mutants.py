@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from conformance_tests.mutants.mutant import MUTANTS
+from conformance_tests.mutants.sending import NotesWhatItStores
 from conformance_tests.tests.mutated import Laboratory, Verdict, load_all
 from eventbus_conformance.contract import contract
 
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.mutants
 
 load_all()
 
-HEALTHY = ("away", "counts-deliveries", "lost-replies", "unbroken")
+HEALTHY = ("away", "counts-deliveries", "lost-replies", "notes-what-it-stores", "unbroken")
 """Backends without a defect, some in trouble: nothing fails for them."""
 
 FAILS = {
@@ -198,6 +200,19 @@ def test_exactly_these_clauses_fail(name: str, verdicts: dict[str, Future[Verdic
     verdict = verdicts[name].result()
     assert verdict.code == 1
     assert verdict.failed == set(FAILS[name].split()), verdict.reasons
+
+
+@pytest.mark.timeout(300)
+def test_a_run_with_the_same_seed_stores_the_same(tmp_path: Path) -> None:
+    def stored(run: str, seed: int) -> list[str]:
+        name = NotesWhatItStores.name
+        Laboratory(tmp_path / run).judge(name, "--eventbus-seed", str(seed))
+        return sorted((tmp_path / run / "work" / name / NotesWhatItStores.notes).read_text().splitlines())
+
+    first, again, other = stored("first", 7), stored("again", 7), stored("other", 8)
+    assert len(first) > 1000
+    assert first == again, "a defect that befalls some records would befall others each time"
+    assert len(first) == len(other) and first != other
 
 
 def test_every_mutant_is_judged() -> None:
