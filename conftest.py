@@ -1,8 +1,13 @@
 """The real brokers as fixtures; `tests/brokers.py` says where they come from."""
 
+import hypothesis
 import pytest
 
 from tests.brokers import Broker, broker
+
+# A machine that is busy for a moment is no finding.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

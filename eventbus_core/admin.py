@@ -26,7 +26,8 @@ class Admin:
     def __init__(self, connect: Callable[[], BackendAdmin], read_timeout: float) -> None:
         self._connect = connect
         self._read_timeout = read_timeout
-        self._lock = threading.Lock()
+        # Ctrl-C may come just after it was taken, and then this thread is the one that closes.
+        self._lock = threading.RLock()
         self._admin: BackendAdmin | None = None
         self._closed = False
         self._opened_in = generation()

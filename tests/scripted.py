@@ -50,7 +50,7 @@ class ScriptedProducer(BackendProducer):
 
 
 class ScriptedConsumer(BackendConsumer):
-    """Polls return what ``script`` holds, then nothing; calls are noted."""
+    """Polls return what ``script`` holds, then nothing; deliveries wait until some are wanted. Calls are noted."""
 
     def __init__(self) -> None:
         self.script: deque[Polled | EventBusError] = deque()
@@ -62,7 +62,8 @@ class ScriptedConsumer(BackendConsumer):
 
     def poll(self, max_records: int, timeout: float, paused: Collection[Assignment]) -> Polled:
         self.paused = paused
-        if not self.script:
+        unwanted = not max_records and self.script and isinstance(self.script[0], Polled) and self.script[0].deliveries
+        if not self.script or unwanted:
             threading.Event().wait(min(timeout, 0.01))
             return Polled()
         item = self.script.popleft()

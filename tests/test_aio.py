@@ -88,7 +88,7 @@ def test_waiting_for_room_keeps_the_order_and_lets_the_loop_run(slow: Slow) -> N
             longest, before = max(longest, now - before), now
         slow.open = True
         await asyncio.gather(*tasks)
-        assert longest < 0.5
+        assert longest < 3, "a loop that waits for room stands still until there is none in time, after 5 s"
 
     asyncio.run(main())
     assert slow.stored == list(range(20))

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from eventbus_core import EventBus, Forked, Unavailable
+from eventbus_core import Closed, EventBus, Forked, Unavailable
 from eventbus_core.memory import MemoryBackend, MemorySettings
 from eventbus_core.partitioning import partition_of
 from tests.forked import exit_code_in_child
@@ -118,3 +119,15 @@ def test_read_follow_yields_what_arrives_while_it_catches_up() -> None:
         reader.start()
         reader.join(5)
         assert values == [b"old", b"old", b"new"]
+
+
+@pytest.mark.timeout(20)
+def test_a_bus_whose_admin_was_interrupted_can_be_closed() -> None:
+    with EventBus("memory://") as bus, ExitStack() as interrupted:
+        admin = bus.admin()
+        admin.topics()
+        # As Ctrl-C leaves it that comes when the connection was entered, and before the call.
+        interrupted.enter_context(admin._connection())
+        bus.close()
+        with pytest.raises(Closed):
+            admin.topics()

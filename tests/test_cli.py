@@ -216,6 +216,8 @@ def test_redis_lag_of_a_group(redis_broker, topic):
 def test_tail_follows_until_interrupted(redis_broker, topic):
     url = ["--url", bus_url(redis_broker)]
     assert run("topics", "create", topic, "--partitions", "1", *url).returncode == 0
+    # A script that starts the tests in the background has SIGINT ignored, and processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     following = subprocess.Popen(
         [*COMMAND, "tail", topic, "--follow", "--json", *url], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -167,7 +167,7 @@ def test_what_cloudevents_cannot_express_is_refused(parts: dict[str, Any]) -> No
         max_size=4,
     ),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_event_comes_back(
     subject: str | None, key: str | None, time: datetime, extensions: dict[str, str]
 ) -> None:
@@ -425,7 +425,7 @@ _BYTES = st.binary(max_size=12) | st.sampled_from(
         timestamp_ms=st.none() | st.integers(),
     )
 )
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_any_record_is_an_event_or_a_decode_error(record: Record) -> None:
     _read(record)
 

@@ -205,13 +205,13 @@ def test_who_receives_again_and_again_in_a_long_outage_waits_between(rig: Rig, m
 
 
 def test_polls_that_bring_nothing_do_not_end_an_outage(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus_core.outage.CALM_SECONDS", 0.3)
+    monkeypatch.setattr("eventbus_core.outage.CALM_SECONDS", 2.5)
     rig.assign()
     for _ in range(3):
         rig.scripted.script.extend([Unavailable("away"), Polled()])
     wait_until(lambda: not rig.scripted.script, 5, what="all of it polled")
     assert rig.told == ["outage"]
-    wait_until(lambda: len(rig.told) > 1, 5, what="calm")
+    wait_until(lambda: len(rig.told) > 1, 15, what="calm")
     assert rig.told == ["outage", "recovered"]
 
 
@@ -396,7 +396,9 @@ def test_a_loss_long_after_the_acks_were_durable_is_not_counted(ack_delay_second
     poll = rig.scripted.poll
     rig.scripted.poll = lambda *given: (polled.append(1), poll(*given))[1]  # type: ignore[method-assign, func-returns-value]
     rig.consumer.ack(*received)
-    wait_until(lambda: rig.scripted.acked and len(polled) > 3, 5, what="polls after the ack")
+    wait_until(lambda: rig.scripted.acked, 5, what="the ack")
+    before = len(polled)
+    wait_until(lambda: len(polled) > before + 3, 5, what="polls after the ack")
     rig.scripted.script.append(Polled([Lost(rig.hold, "it was idle")]))
     wait_until(lambda: not received[0].owned, 5, what="the loss")
     assert rig.consumer.flush(5) == 0

@@ -168,5 +168,5 @@ class LanesModel(RuleBasedStateMachine):
         raise AssertionError(f"stuck: {self._left()}")
 
 
-LanesModel.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+LanesModel.TestCase.settings = settings(max_examples=300, stateful_step_count=60)
 TestLanes = LanesModel.TestCase

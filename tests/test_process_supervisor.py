@@ -21,7 +21,8 @@ open(notes, "a").write(f"{os.getpid()}\\n")
 while True:
     signal.pause()
 """
-_STUBBORN = _WORKER.replace("lambda *_: sys.exit(code)", "lambda *_: None")
+# Notes a signal as a pid of 0, and goes on.
+_STUBBORN = _WORKER.replace("sys.exit(code)", "open(notes, 'a').write('0\\n')")
 _FAILING = "import sys; open(sys.argv[1], 'a').write('0\\n'); sys.exit(int(sys.argv[2]))"
 
 _SUPERVISE = """
@@ -113,6 +114,7 @@ def test_a_second_signal_kills_what_does_not_end(supervise) -> None:  # type: ig
     supervised = supervise(_STUBBORN)
     pids = supervised.wait_for(2)
     supervised.process.send_signal(signal.SIGTERM)
+    assert supervised.wait_for(4)[2:] == [0, 0], "both were told"
     with pytest.raises(subprocess.TimeoutExpired):
         supervised.process.wait(0.5)
     assert supervised.end(signal.SIGTERM) == 128 + signal.SIGKILL

@@ -138,8 +138,9 @@ def test_a_second_signal_stops_at_once(service: Service) -> None:
     service.publish(1, seconds=60.0)
     service.wait_for("began", 1)
     process.send_signal(signal.SIGTERM)
+    wait_until(lambda: "stopping" in service.log(), 10, what="the first signal's effect")
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1.0)
+        process.wait(0.5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) != 0
     assert service.notes("done") == []

@@ -26,14 +26,14 @@ def judged(made: Made, **expected: Any) -> Verdict:
     return verdict
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(seed=seeds)
 def test_a_correct_run_breaks_no_promise(seed: int) -> None:
     verdict = judged(SmallBus(random.Random(seed)).run())
     assert verdict.findings == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=seeds)
 def test_a_correct_run_without_faults_repeats_nothing(seed: int) -> None:
     verdict = judged(SmallBus(random.Random(seed), faults=False).run(), overlap="never")
@@ -53,7 +53,7 @@ def planted(kind: Kind) -> Callable[[Plant], Plant]:
 
 
 @pytest.mark.parametrize("kind", Kind)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=seeds)
 def test_a_planted_defect_is_found(kind: Kind, seed: int) -> None:
     chance = random.Random(seed)

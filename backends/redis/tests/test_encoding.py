@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eventbus_core.errors import BrokerError
@@ -12,7 +12,6 @@ bytes_or_none = st.none() | st.binary(max_size=50)
 headers = st.lists(st.tuples(st.text(max_size=10), st.binary(max_size=10)), max_size=4).map(tuple)
 
 
-@settings(deadline=None)
 @given(bytes_or_none, bytes_or_none, headers, st.integers(-(2**63), 2**63 - 1))
 def test_a_record_comes_back_with_the_same_bytes(value, key, headers, timestamp):
     record = Record("t", value, key, headers, timestamp)
