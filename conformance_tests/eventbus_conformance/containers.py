@@ -11,21 +11,27 @@ from typing import Any
 from eventbus_conformance.harness import NoBroker
 from eventbus_conformance.waiting import wait_until
 
+_given: set[int] = set()
+
 
 def free_port() -> int:
     """A port of this host for a broker.
 
     Chosen by us: Docker gives a container new random ports at every start, which breaks a restart. It lies below the
-    ports that systems give to outgoing connections, one of which could take it while a killed broker is down.
+    ports that systems give to outgoing connections, one of which could take it while a killed broker is down. None is
+    given twice, as a broker may bind its port long after it was given.
     """
     while True:
         port = random.randrange(20_000, 30_000)
+        if port in _given:
+            continue
         with socket.socket() as listener:
             try:
                 listener.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+        _given.add(port)
+        return port
 
 
 class DockerBroker:
@@ -64,6 +70,8 @@ class DockerBroker:
             self._options["network"] = "host"
         self._ready_seconds = ready_seconds
         self._owner: Any = None
+        self.starts = 0
+        """How often it was started again, also by a harness that kills it once more and starts anew."""
 
     def up(self) -> None:
         """Make the container and start it. ``NoBroker``: Docker cannot. ``AssertionError``: it does not answer."""
@@ -108,8 +116,13 @@ class DockerBroker:
 
     def start(self) -> None:
         """Start a killed or stopped one; returns when it answers."""
-        self._container.start()
+        self.begin()
         self.wait_ready()
+
+    def begin(self) -> None:
+        """Start a killed or stopped one without waiting until it answers."""
+        self.starts += 1
+        self._container.start()
 
     def restart(self) -> None:
         """Kill, then start."""
@@ -131,10 +144,11 @@ class DockerBroker:
             self._owner.stop()
         self._owner = None
 
-    def wait_ready(self) -> None:
-        """Wait until it answers."""
+    def wait_ready(self, unless: Callable[[], bool] = lambda: False) -> None:
+        """Wait until it answers, or ``unless`` says that it is not worth while."""
         try:
-            wait_until(self._answers, self._ready_seconds, every=0.1, what=f"{self.image} answers")
+            what = f"{self.image} answers"
+            wait_until(lambda: unless() or self._answers(), self._ready_seconds, every=0.1, what=what)
         except AssertionError as error:
             log = self._container.logs(tail=30).decode(errors="replace")
             raise AssertionError(f"{error}\n{log}") from None

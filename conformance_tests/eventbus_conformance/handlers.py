@@ -18,7 +18,7 @@ from eventbus_core.dead_letters.letters import DeadLetter, dlq_topic, parse
 from eventbus_core.subscriptions import Options
 
 ATTEMPTS: Final = 3
-QUICK: Final = Retry(attempts=ATTEMPTS, first_delay=timedelta(seconds=0.02), max_delay=timedelta(seconds=0.1))
+QUICK: Final = Retry(attempts=ATTEMPTS, first_delay=timedelta(seconds=0.1), max_delay=timedelta(seconds=0.2))
 
 
 @event_type("org.eventbus.conformance.job", topic="conformance", key="key")

@@ -31,8 +31,8 @@ _WORK_PER_FLUSH = 3.0
 class Orders(NamedTuple):
     """What a member is to do.
 
-    ``pace_seconds``: how long one record takes; ``hold_acks``: ack only when told to; ``flush_seconds``: how often, at
-    most, to wait until the acks are durable.
+    ``pace_seconds``: how long one record takes; ``hold_acks``: ack only when told to, and only what was begun by then;
+    ``flush_seconds``: how often, at most, to wait until the acks are durable.
     """
 
     url: str
@@ -75,6 +75,7 @@ class Running:
         self._signals = signals
         self._history = history
         self._held_back: list[Delivery] = []
+        self._holds_back = orders.hold_acks
         self._unflushed: list[Delivery] = []
         self._flush_at = 0.0
         self._holding: frozenset[tuple[str, int]] | None = None
@@ -83,6 +84,7 @@ class Running:
         """Note what changed, receive once and handle."""
         self._note_holding()
         if self._signals.ack_held.is_set() and self._held_back:
+            self._holds_back = False
             self._ack(*self._held_back)
             self._held_back.clear()
             self._flush()
@@ -112,7 +114,7 @@ class Running:
         self._history.handle_end(self._orders.group, delivery)
         if not self._orders.hold_acks:
             self._ack(delivery)
-        elif not self._signals.ack_held.is_set():
+        elif self._holds_back:
             self._held_back.append(delivery)
 
     def _ack(self, *deliveries: Delivery) -> None:

@@ -49,9 +49,9 @@ class Mutant(MemoryBackend):
     producer_type: ClassVar[type[MemoryProducer]] = MemoryProducer
     consumer_type: ClassVar[type[MemoryConsumer]] = MemoryConsumer
     admin_type: ClassVar[type[MemoryAdmin]] = MemoryAdmin
-    capabilities = dataclasses.replace(MemoryBackend.capabilities, max_takeover_seconds=2.5)
+    capabilities = dataclasses.replace(MemoryBackend.capabilities, max_takeover_seconds=4.0)
     harness: ClassVar[type[Harness]]
-    lease_seconds: ClassVar[int] = 1
+    lease_seconds: ClassVar[int] = 2
     runs: ClassVar[tuple[str, ...]] = ()
     """The modules of the suite that it is judged by."""
 

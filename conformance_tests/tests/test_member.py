@@ -54,7 +54,7 @@ def open_scene(tmp_path: Path) -> Iterator[OpenScene]:
 
     def open_(backend: str) -> Scene:
         on_memory = backend == "memory"
-        url = f"memory://{uuid.uuid4().hex}" if on_memory else f"{bus_url(broker('redis'))}?lease_seconds=3"
+        url = f"memory://{uuid.uuid4().hex}" if on_memory else f"{bus_url(broker('redis'))}?lease_seconds=5"
         opened.append(Scene(url, tmp_path, processes=not on_memory))
         return opened[-1]
 
@@ -88,6 +88,7 @@ def test_a_killed_member_and_a_killed_sender_leave_a_valid_history(open_scene: O
     scene.members.wait_shared(*running, partitions=PARTITIONS)
     doomed, other = scene.send(keys=20, per_second=100), scene.send(keys=20, per_second=100)
     wait_until(lambda: len(history.handled("m0")) > 100, 30, what="m0 works")
+    wait_until(lambda: history.events("send-ok", doomed.name), 30, what="the doomed sender works")
     killed_at = scene.members.kill(running[0])
     with scene.writer.fault("kill", [doomed.name]) as fault:
         doomed.kill()
@@ -97,6 +98,7 @@ def test_a_killed_member_and_a_killed_sender_leave_a_valid_history(open_scene: O
         30,
         what="m1 has taken all over",
     )
+    scene.members.wait_handled(200, running[1])
     other.stop(30)
     scene.members.drain(scene.bus, running[1])
     verdict = scene.judge(Expectations(min_events=200, min_members=2, min_partitions=4, min_moves=1, min_faults=2))
@@ -117,10 +119,25 @@ def test_a_frozen_member_that_acks_late_leaves_a_valid_history(open_scene: OpenS
         wait_until(lambda: len({each.partition for each in history.handled("heir")}) == PARTITIONS, 30, what="takeover")
         fault.saw()
     frozen.thaw()
+    scene.members.wait_handled(300, frozen, heir)
     sender.stop(30)
     scene.members.drain(scene.bus, frozen, heir)
     verdict = scene.judge(Expectations(min_events=300, min_members=2, min_moves=1, min_faults=1))
     assert verdict.outcome == "valid", verdict.explain()
+
+
+def test_a_member_that_is_told_to_ack_in_the_middle_of_a_handling_acks_that_record_too(open_scene: OpenScene) -> None:
+    scene = open_scene("memory")
+    history = scene.members.history
+    member = scene.members.start("holding", hold_acks=True, pace_seconds=0.5)
+    scene.send(records=1).wait(30)
+    scene.members.wait_handled(1, member)
+    member.ack_held()
+    wait_until(lambda: history.events("ack-invoke"), 30, what="it acks what it handled")
+    scene.send(records=1).wait(30)
+    wait_until(lambda: len(history.events("handle-end")) == 2, 30, what="the next is handled")
+    member.leave()
+    assert [len(each["positions"]) for each in history.events("ack-invoke")] == [1], "it held back, and acks no more"
 
 
 def test_a_sender_that_reaches_nobody_notes_what_failed(tmp_path: Path) -> None:

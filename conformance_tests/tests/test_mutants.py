@@ -50,7 +50,7 @@ FAILS = {
     "tells-wrong-time": "R3",
     # What is handed out, and to whom.
     "delivers-some-twice": "D1 D2 D3 D4 D5 D6 D7 D8 G4 G7 G8 O2 O3 R9",
-    "duplicates-on-reconnect": "D1 D2 D4 D5 D7 G4 G7 G8 O2 O3 R9",
+    "duplicates-on-reconnect": "D2 D4 D5 D7 G4 G7 G8 O2 O3 R9",
     "newest-first": "D2 O2 R9",
     "unbounded-prefetch": "D6",
     "stops-at-foreign": "R9",
@@ -206,7 +206,9 @@ def test_exactly_these_clauses_fail(name: str, verdicts: dict[str, Future[Verdic
 def test_a_run_with_the_same_seed_stores_the_same(tmp_path: Path) -> None:
     def stored(run: str, seed: int) -> list[str]:
         name = NotesWhatItStores.name
-        Laboratory(tmp_path / run).judge(name, "--eventbus-seed", str(seed))
+        # How many bursts the one left out sends depends on time.
+        chosen = ["--eventbus-seed", str(seed), "-k", "not test_close_settles_every_receipt"]
+        Laboratory(tmp_path / run).judge(name, *chosen)
         return sorted((tmp_path / run / "work" / name / NotesWhatItStores.notes).read_text().splitlines())
 
     first, again, other = stored("first", 7), stored("again", 7), stored("other", 8)

@@ -15,7 +15,7 @@ from eventbus_conformance.waiting import wait_until
 from eventbus_kafka.conformance_cluster import ENVIRONMENT, KafkaNodes
 
 IMAGE: Final = "apache/kafka:4.1.0"
-_AWAY: Final = "connect_timeout_seconds=1&request_timeout_seconds=1&send_timeout_seconds=1"
+_AWAY: Final = "connect_timeout_seconds=2&request_timeout_seconds=2&send_timeout_seconds=2"
 _SESSIONS: Final = "session_timeout_seconds=6"
 _CLUSTER: Final = "kafka-3-nodes"
 _READY_SECONDS: Final = 30.0

@@ -22,7 +22,7 @@ IMAGES: Final = ("redis:8.0", "redis:7.0")
 _AOF: Final = ("--appendonly", "yes", "--appendfsync", "everysec", "--save", "")
 _AWAY: Final = "connect_timeout_seconds=2&request_timeout_seconds=2&send_timeout_seconds=2"
 _READY_SECONDS: Final = 30.0
-_LEASES: Final = "lease_seconds=3"
+_LEASES: Final = "lease_seconds=5"
 _PREFIX: Final = struct.Struct(">BqiII")
 
 
