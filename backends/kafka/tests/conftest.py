@@ -22,7 +22,7 @@ class Bus:
     """A backend on the real broker and one fresh topic, and short ways to use them."""
 
     def __init__(
-        self, url: str, group_protocol: Literal["classic", "consumer"] = "classic", session_seconds: float = 2.0
+        self, url: str, group_protocol: Literal["classic", "consumer"] = "classic", session_seconds: float = 6.0
     ) -> None:
         self.url = url
         self.topic = f"t-{uuid.uuid4().hex[:12]}"
@@ -106,7 +106,8 @@ def open_aside(bus: Bus, member: str) -> tuple[threading.Thread, list[BackendCon
 def victim(bus: Bus, start: str) -> subprocess.Popen[str]:
     """A member in another process, to be killed."""
     arguments = [sys.executable, str(Path(__file__).with_name("member.py")), bus.url, bus.topic, bus.group, start]
-    process = subprocess.Popen([*arguments, bus.settings.group_protocol], stdout=subprocess.PIPE, text=True)
+    arguments += [bus.settings.group_protocol, str(bus.settings.session_timeout_seconds)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "joined\n"
     process.stdout.close()
@@ -115,13 +116,13 @@ def victim(bus: Bus, start: str) -> subprocess.Popen[str]:
 
 @cache
 def quick_groups() -> str:
-    """The address of a broker whose groups of the consumer protocol have a session of 3 s: it is the broker's to say.
+    """The address of a broker whose groups of the consumer protocol have a session of 6 s: it is the broker's to say.
 
     The default, 45 s, is also the least that a broker allows by default; so it takes a container of its own.
     """
     return own_kafka(
         KAFKA_GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS="1000",
-        KAFKA_GROUP_CONSUMER_SESSION_TIMEOUT_MS="3000",
+        KAFKA_GROUP_CONSUMER_SESSION_TIMEOUT_MS="6000",
         KAFKA_GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS="500",
         KAFKA_GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS="500",
     )

@@ -220,7 +220,7 @@ def test_a_seek_that_ends_late_is_told_as_a_new_assignment(bus: Bus, monkeypatch
         return move(member, hold, to)
 
     monkeypatch.setattr(Member, "move", slow)
-    bus.backend.settings.__dict__["request_timeout_seconds"] = 0.2
+    bus.backend.settings.__dict__["request_timeout_seconds"] = 1.0
     with pytest.raises(Unavailable):
         pump.consumer.seek(before, Position(15))
     bus.backend.settings.__dict__["request_timeout_seconds"] = 5.0

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import statistics
 import time
 
 import pytest
@@ -62,9 +61,9 @@ def test_the_first_record_does_not_wait_for_the_clients_own_timer(bus: Bus) -> N
         producer.close()
         return took
 
-    # With the timer none takes less than 0.5 s.
-    took = [first_record_seconds() for _ in range(5)]
-    assert statistics.median(took) < 0.4, took
+    # With the timer none takes less than 0.5 s; on a busy machine any of them may take long.
+    took = sorted(first_record_seconds() for _ in range(7))
+    assert took[1] < 0.4, took
 
 
 def test_a_killed_broker_loses_repeats_and_reorders_nothing(bus: Bus, kafka_broker: Broker) -> None:

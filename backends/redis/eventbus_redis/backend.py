@@ -12,6 +12,8 @@ from eventbus_redis.consumer import RedisConsumer
 from eventbus_redis.producer import RedisProducer
 from eventbus_redis.settings import RedisSettings
 
+_TAKEOVER_LEASES = 1.5
+"""A lease, and half of one more after a silence, in which the server may have been away: see the beat script."""
 _TAKEOVER_SLACK_SECONDS = 2.0
 """One beat of the survivor, and the time to acquire."""
 
@@ -27,7 +29,7 @@ _CAPABILITIES = Capabilities(
     durability=Durability.PROCESS,
     reach=Reach.NETWORK,
     max_record_bytes=16 << 20,
-    max_takeover_seconds=10.0 + _TAKEOVER_SLACK_SECONDS,
+    max_takeover_seconds=10.0 * _TAKEOVER_LEASES + _TAKEOVER_SLACK_SECONDS,
     transactions=False,
     delayed_send=False,
     sources={
@@ -43,7 +45,8 @@ _CAPABILITIES = Capabilities(
         "reach": "a TCP server",
         "max_record_bytes": "ours: a script holds a whole batch in memory; the server's own limit is "
         "proto-max-bulk-len, 512 MB (redis.conf)",
-        "max_takeover_seconds": "lease_seconds, and one beat of the member that takes over",
+        "max_takeover_seconds": "lease_seconds, and one beat of the member that takes over; half of lease_seconds "
+        "more where nobody in the group was heard for as long, since the server may have been away",
         "transactions": "not part of the interface yet",
         "delayed_send": "Streams have no delivery time",
     },
@@ -60,7 +63,7 @@ class RedisBackend(Backend[RedisSettings]):
 
     def __init__(self, settings: RedisSettings) -> None:
         super().__init__(settings)
-        takeover = settings.lease_seconds + _TAKEOVER_SLACK_SECONDS
+        takeover = settings.lease_seconds * _TAKEOVER_LEASES + _TAKEOVER_SLACK_SECONDS
         self.capabilities = dataclasses.replace(_CAPABILITIES, max_takeover_seconds=takeover)
 
     def producer(self, *, max_records: int, max_bytes: int) -> RedisProducer:  # noqa: ARG002  (nothing is queued in a client)

@@ -13,7 +13,7 @@ from eventbus_core.backend import Gap, Group
 from eventbus_core.backend.leases import Beat, LeasedConsumer
 from eventbus_core.errors import NotFound, Unavailable
 from eventbus_core.records import Assignment, Delivery, Position, Where
-from eventbus_redis.connection import Link, Reply
+from eventbus_redis.connection import Call, Command, Link, Reply
 from eventbus_redis.cursors import Cursors, Stale, open_group
 from eventbus_redis.errors import NAME, forgotten, gone, unexpected
 from eventbus_redis.keys import Keys
@@ -148,9 +148,18 @@ class RedisConsumer(LeasedConsumer):
 
     def leave(self) -> None:
         try:
-            calls = [each.members.leave(self.group.member) for each in self._topics.values()]
-            if calls:
-                self._control.exchange(calls, doing="leaving the group")
+            requests: list[Call | Command] = []
+            for topic, each in self._topics.items():
+                requests += [each.members.leave(self.group.member), ("HGET", self._keys.topic(topic), "inc")]
+            incarnations = self._control.exchange(requests, doing="leaving the group")[1::2]
+            # A beat that was under way when a topic went has left keys behind that bear its incarnation, which no
+            # topic gets again. One that is only half deleted, or half made, still has it.
+            dead: list[Command] = [
+                ("UNLINK", *each.members.keys)
+                for each, incarnation in zip(self._topics.values(), incarnations, strict=True)
+                if incarnation != each.shape.incarnation.encode()
+            ]
+            self._control.exchange(dead, doing="leaving the group")
         finally:
             self._control.close()
             self._reader.close()

@@ -48,7 +48,8 @@ class RedisSettings(BackendSettings):
     key_file: FilePath | None = None
     verify_hostname: bool = True
     lease_seconds: float = Field(default=10.0, gt=0.2)
-    """How long a member that says nothing keeps its partitions."""
+    """How long a member that says nothing keeps its partitions; half as long again after half of it without a sign of
+    anybody in the group, since it may have been the server that was away."""
     prefix: str = Field(default="eb", pattern=r"^[^{}|\s]+$")
     """Every key starts with it; one server can hold several buses."""
     retention_seconds: float | None = Field(default=None, gt=0)

@@ -24,7 +24,7 @@ class Bus:
     def __init__(self, url: str, partitions: int = 2, **settings: object) -> None:
         self.url = url
         self.topic = f"t-{uuid.uuid4().hex[:12]}"
-        self.settings = {"lease_seconds": 2.0, "request_timeout_seconds": 2.0, **settings}
+        self.settings = {"lease_seconds": 10.0, "request_timeout_seconds": 5.0, **settings}
         self.backend = self.at(url)
         self.admin: RedisAdmin = self.backend.admin()
         self.raw = Redis.from_url(url)

@@ -144,7 +144,7 @@ def test_an_emptied_server_is_noticed(make_bus, server_url):
             return "lost its data" in str(error)
         return False
 
-    wait_until(noticed, 3, what="the loss to be noticed")
+    wait_until(noticed, 5, what="the loss to be noticed")
     bus.admin.create_topic(bus.topic, 2)  # for the clean-up, and: a new topic is another one
     consumer._next_beat = 0
     with pytest.raises(NotFound):

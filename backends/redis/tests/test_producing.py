@@ -153,7 +153,8 @@ def test_a_batch_of_every_size_is_written_whole_and_in_order(bus):
     assert by_key == {b"%d" % key: list(range(key, 400, 7)) for key in range(7)}
 
 
-def test_a_call_whose_connection_is_cut_late_ends_within_its_time(bus, proxy):
+def test_a_call_whose_connection_is_cut_late_ends_within_its_time(make_bus, proxy):
+    bus = make_bus(request_timeout_seconds=2.0)
     link = Link(bus.at(proxy.url).settings)
     link.open()
     proxy.swallow = True
