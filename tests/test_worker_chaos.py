@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
+from eventbus_core import Event
 from tests.waiting import wait_until
 from tests.worker_fixtures import World, world
-from tests.worker_journal import Entry, Job, overlaps, reordered
+from tests.worker_journal import Entry, Job, Journal, overlaps, reordered
 
 __all__ = ["world"]
 
@@ -77,3 +79,13 @@ def test_what_is_wrong_is_found() -> None:
     assert not overlaps([entry("begin", 0), entry("begin", 1, member="b")], killed=frozenset({"a"}))
     assert reordered([entry("end", 1), entry("end", 0)])
     assert not reordered([entry("end", 0), entry("end", 1), entry("end", 0)])
+
+
+def test_a_handler_that_outlives_its_test_does_not_write_into_the_next_journal(tmp_path: Path) -> None:
+    ended = Journal(tmp_path / "ended")
+    ended.close()
+    following = Journal(tmp_path / "following")
+    with pytest.raises(ValueError, match="closed"):
+        ended.note("end", "m0", Event(Job(key="k", seq=0)))
+    assert following.entries() == []
+    following.close()

@@ -14,11 +14,15 @@ from tests.worker_journal import reordered
 
 __all__ = ["world"]
 
+#: Pulsar's harness may start its broker up to six times, 18 s each.
+restarts = pytest.mark.timeout(300)
+
 
 def _recreate(world: World) -> None:
     world.bus.admin().create_topic(world.topic, PARTITIONS)
 
 
+@restarts
 def test_a_restarted_broker_costs_nothing_but_time(world: World) -> None:
     if world.broker is None:
         pytest.skip("no broker control")
@@ -47,11 +51,13 @@ class _Outages(Hooks):
         self.told.append("recovered")
 
 
+@restarts
 def test_an_outage_is_told_once_and_raised_when_it_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     if world.broker is None:
         pytest.skip("no broker control")
     monkeypatch.setattr("eventbus_core.outage.REPORT_OUTAGE_SECONDS", 8.0)
     hooks = _Outages()
+    starts = world.broker.starts
     with world.open_bus(hooks).consumer(world.topic, group=world.group) as consumer:
         wait_until(lambda: len(consumer.assignments) == PARTITIONS, 30, what="all partitions held")
         began = time.monotonic()
@@ -63,8 +69,13 @@ def test_an_outage_is_told_once_and_raised_when_it_lasts(world: World, monkeypat
             assert hooks.told == ["outage"]
         finally:
             world.broker.start()
-        wait_until(lambda: len(hooks.told) > 1 and len(consumer.assignments) == PARTITIONS, 40, what="to be back")
-        assert hooks.told == ["outage", "recovered"]
+        wait_until(
+            lambda: hooks.told[-1] == "recovered" and len(consumer.assignments) == PARTITIONS, 40, what="to be back"
+        )
+        # A start that Pulsar's harness did not keep ends in another kill, which is another outage if it was noticed.
+        outages = hooks.told.count("outage")
+        assert hooks.told == ["outage", "recovered"] * outages
+        assert outages <= world.broker.starts - starts
 
 
 def test_a_topic_that_vanishes_and_comes_back_is_consumed_again(world: World) -> None:
@@ -104,6 +115,7 @@ def test_an_emptied_redis_ends_no_worker(world: World) -> None:
     assert worker.terminate() == 0
 
 
+@restarts
 def test_a_worker_that_starts_before_its_broker_waits_for_it(world: World) -> None:
     if world.broker is None:
         pytest.skip("no broker control")
@@ -116,6 +128,7 @@ def test_a_worker_that_starts_before_its_broker_waits_for_it(world: World) -> No
     assert worker.terminate() == 0, worker.output
 
 
+@restarts
 def test_a_new_group_begins_at_the_end_with_a_late_broker_too(world: World) -> None:
     if world.broker is None:
         pytest.skip("no broker control")

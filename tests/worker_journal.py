@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -36,15 +35,18 @@ class Entry(NamedTuple):
 
 
 class Journal:
-    """Appends with one system call a line, so a killed writer leaves whole lines; reads everything anew."""
+    """Appends with one system call a line, so a killed writer leaves whole lines; reads everything anew.
+
+    A handler that outlives its test finds the journal closed, and cannot write into the next one.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = path.open("ab", buffering=0)
 
     def note(self, what: str, member: str, event: Event[Job]) -> None:
         entry = Entry(what, member, event.data.key, event.data.seq, event.attempt, event.id, time.monotonic())
-        os.write(self._file, json.dumps(entry).encode() + b"\n")
+        self._file.write(json.dumps(entry).encode() + b"\n")
 
     def entries(self, what: str | None = None, member: str | None = None) -> list[Entry]:
         whole, _, _ = self.path.read_text().rpartition("\n")  # a line may be seen while it is written
@@ -58,7 +60,7 @@ class Journal:
         return {(each.key, each.seq) for each in self.entries("end")}
 
     def close(self) -> None:
-        os.close(self._file)
+        self._file.close()
 
 
 def overlaps(entries: list[Entry], *, killed: frozenset[str] = frozenset()) -> list[str]:
