@@ -43,8 +43,9 @@ _CAPABILITIES = Capabilities(
         "durability": "acks=all without fsync: what replication_factor=1 keeps survives the broker's process only",
         "reach": "brokers are reached over TCP",
         "max_record_bytes": "the broker's default message.max.bytes 1,048,588 less framing; setting max_record_bytes",
-        "max_takeover_seconds": "the group session (10 s by default), and the rebalance after it; with "
-        "group_protocol=consumer the broker's default of 45 s, which its operator may have changed",
+        "max_takeover_seconds": "the group session (10 s by default), and the rebalance after it; a member that dies "
+        "during that adds its own session; with group_protocol=consumer the broker's default of 45 s, which its "
+        "operator may have changed",
         "transactions": "a transactional producer commits the group's offsets with its records; broker 2.5 and later",
         "delayed_send": "Kafka has none",
     },
