@@ -180,8 +180,11 @@ class Connection:
             self.over = True
             self._orders.counts.broken += 1
             for end in self._ends.values():
-                # Not to linger is what makes the kernel reset instead of saying goodbye.
-                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                tcp = end.get_extra_info("socket")
+                # An end that was lost while nothing got through is closed already.
+                if tcp.fileno() >= 0:
+                    # Not to linger is what makes the kernel reset instead of saying goodbye.
+                    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 end.abort()
 
     async def _connect(self) -> None:
