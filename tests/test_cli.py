@@ -217,10 +217,11 @@ def test_tail_follows_until_interrupted(redis_broker, topic):
     url = ["--url", bus_url(redis_broker)]
     assert run("topics", "create", topic, "--partitions", "1", *url).returncode == 0
     # A script that starts the tests in the background has SIGINT ignored, and processes inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     following = subprocess.Popen(
         [*COMMAND, "tail", topic, "--follow", "--json", *url], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+    signal.signal(signal.SIGINT, before)
     try:
         assert run("send", topic, "one", *url).returncode == 0
         assert following.stdout is not None

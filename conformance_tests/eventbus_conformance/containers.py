@@ -18,8 +18,8 @@ def free_port() -> int:
     """A port of this host for a broker.
 
     Chosen by us: Docker gives a container new random ports at every start, which breaks a restart. It lies below the
-    ports that systems give to outgoing connections, one of which could take it while a killed broker is down. None is
-    given twice, as a broker may bind its port long after it was given.
+    ports that systems give to outgoing connections, one of which could take it while a killed broker is down. A
+    process gives none twice, as a broker may bind its port long after it was given.
     """
     while True:
         port = random.randrange(20_000, 30_000)
@@ -70,6 +70,7 @@ class DockerBroker:
             self._options["network"] = "host"
         self._ready_seconds = ready_seconds
         self._owner: Any = None
+        self._begun_at = 0.0
         self.starts = 0
         """How often it was started again, also by a harness that kills it once more and starts anew."""
 
@@ -101,8 +102,8 @@ class DockerBroker:
         return f"{self.image} ({digests[0].rpartition('@')[2]})"
 
     def log(self, *, seconds: float) -> str:
-        """What it has written in the last seconds."""
-        written: bytes = self._container.logs(since=time.time() - seconds)
+        """What it has written in the last seconds, since it was started."""
+        written: bytes = self._container.logs(since=max(self._begun_at, time.time() - seconds))
         return written.decode(errors="replace")
 
     def kill(self) -> None:
@@ -122,6 +123,7 @@ class DockerBroker:
     def begin(self) -> None:
         """Start a killed or stopped one without waiting until it answers."""
         self.starts += 1
+        self._begun_at = time.time()
         self._container.start()
 
     def restart(self) -> None:

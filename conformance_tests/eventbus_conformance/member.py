@@ -31,7 +31,7 @@ _WORK_PER_FLUSH = 3.0
 class Orders(NamedTuple):
     """What a member is to do.
 
-    ``pace_seconds``: how long one record takes; ``hold_acks``: ack only when told to, and only what was begun by then;
+    ``pace_seconds``: how long one record takes; ``hold_acks``: hold acks back, and give them when told to, once;
     ``flush_seconds``: how often, at most, to wait until the acks are durable.
     """
 

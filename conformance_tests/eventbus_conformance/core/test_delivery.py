@@ -34,6 +34,8 @@ def test_four_members_handle_everything_once_and_in_order(
     members.wait_handled(len(sent), *running)
     # Judged while they stay: what a member that leaves may repeat is the business of others.
     members.drain(bus)
+    for each in running:
+        each.check()
     check_history(members.history)
     handled = members.history.handled()
     assert len(handled) == len(sent), "a group whose members stayed handled something twice"
