@@ -18,7 +18,6 @@ from typing import Any, Literal, NoReturn
 
 import pytest
 
-from eventbus_conformance.containers import DockerBroker
 from eventbus_conformance.containers import free_port as _free_port  # noqa: F401  (for brokers with other settings)
 from eventbus_conformance.harness import Controls, NoBroker, load
 from eventbus_kafka.conformance import IMAGE as KAFKA_IMAGE
@@ -80,13 +79,6 @@ class Broker:
         """Kill, then start."""
         self.kill()
         self.start()
-
-    @property
-    def starts(self) -> int:
-        """How often the broker was started again: Pulsar's harness may kill it and start it more than once."""
-        controls = self._controlled()
-        assert isinstance(controls, DockerBroker)
-        return controls.starts
 
     def pause(self) -> None:
         """Freeze the broker: its connections stay open and nothing answers."""

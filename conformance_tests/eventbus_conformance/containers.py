@@ -71,8 +71,6 @@ class DockerBroker:
         self._ready_seconds = ready_seconds
         self._owner: Any = None
         self._begun_at = 0.0
-        self.starts = 0
-        """How often it was started again, also by a harness that kills it once more and starts anew."""
 
     def up(self) -> None:
         """Make the container and start it. ``NoBroker``: Docker cannot. ``AssertionError``: it does not answer."""
@@ -122,7 +120,6 @@ class DockerBroker:
 
     def begin(self) -> None:
         """Start a killed or stopped one without waiting until it answers."""
-        self.starts += 1
         self._begun_at = time.time()
         self._container.start()
 
